@@ -1,0 +1,1 @@
+"""Where evidence comes from: the EvidenceBackend protocol and its implementations. Judges nothing."""

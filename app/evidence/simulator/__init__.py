@@ -1,0 +1,1 @@
+"""A software security processor and SVSM, for development and tests. Never passes for hardware."""

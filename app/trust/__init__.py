@@ -1,0 +1,1 @@
+"""Endorsements: is this key AMD's, for this chip and this TCB? Knows no policy."""
