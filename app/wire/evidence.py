@@ -1,0 +1,50 @@
+"""Evidence: the byte strings that an attester hands out and a verifier appraises."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from app.wire import guid
+
+PROFILE = "tag:svsm-attest,2026:evidence#1"
+MEDIA_TYPE = "application/vnd.svsm-attest.evidence+json"
+
+
+class Service(StrEnum):
+    """What an SVSM is asked to vouch for."""
+
+    VTPM = "vtpm"
+    UEFI_MM = "uefi-mm"
+    ALL = "all"
+
+    @property
+    def guid(self) -> UUID:
+        """GUID of the service; of the services manifest for all of them."""
+        return _GUIDS[self]
+
+
+_GUIDS = {
+    Service.VTPM: guid.SERVICE_VTPM,
+    Service.UEFI_MM: guid.SERVICE_UEFI_MM,
+    Service.ALL: guid.SERVICES_MANIFEST,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A report, the manifest it vouches for, and what may help to verify it.
+
+    A verifier trusts nothing but `report` and what the report binds; the members after
+    `certificates` are conveniences.
+    """
+
+    report: bytes  # 1184
+    manifest: bytes | None  # None: a bare SNP report, no SVSM
+    certificates: bytes | None = None  # GHCB certificate table
+    nonce: bytes | None = None
+    service: Service | None = None
+    manifest_version: int | None = None
+    backend: str | None = None
+    boot_id: str | None = None
+    collected_at: datetime | None = None

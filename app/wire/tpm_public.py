@@ -1,0 +1,264 @@
+"""TPMT_PUBLIC: the public area of a TPM key, as an SVSM's manifest carries it.
+
+RSA-2048 and RSA-3072, ECC P-256 and P-384; big-endian. A TPMT_PUBLIC is bare; with a two-byte
+size before it, it is a TPM2B_PUBLIC.
+Source: TCG TPM 2.0 Library, Part 2, TPMT_PUBLIC (12.2.4); Part 1, Names (16).
+"""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from typing import Self
+
+from app.errors import WireError
+from app.wire import tpm_algorithms as alg
+from app.wire.cursor import Cursor
+from app.wire.tpm_template import template_name
+
+STRUCTURE = "TPMT_PUBLIC"
+MAX_SIZE = 1024  # an RSA-3072 key with a SHA-512 policy has 474 bytes
+EXPONENT = 65537
+# fixedTPM stClear fixedParent sensitiveDataOrigin userWithAuth adminWithPolicy noDA
+# encryptedDuplication restricted decrypt sign x509sign
+_DEFINED_ATTRIBUTES = 0x000F0CF6
+_RSA_KEY_BITS = (2048, 3072)
+_AES_KEY_BITS = (128, 192, 256)
+# scheme -> has a hash algorithm after it
+_SCHEMES = {
+    alg.RSA: {alg.NULL: False, alg.RSASSA: True, alg.RSAPSS: True, alg.RSAES: False, alg.OAEP: True},
+    alg.ECC: {alg.NULL: False, alg.ECDSA: True, alg.ECDH: True},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmtPublic:
+    """A TPM public area; exactly one of (modulus) and (curve, x, y) is present."""
+
+    name_alg: int
+    attributes: int
+    auth_policy: bytes
+    symmetric_bits: int | None  # AES-CFB of this size for a storage key; None for a signing key
+    scheme: int
+    scheme_hash: int | None
+    modulus: int | None = None  # exponent is always 65537, stored as 0
+    key_bits: int | None = None
+    curve: alg.Curve | None = None
+    x: int | None = None
+    y: int | None = None
+    explicit_exponent: bool = False  # stored as 65537 and not as 0: the Name depends on it
+
+    @property
+    def type(self) -> int:
+        """TPM_ALG_RSA or TPM_ALG_ECC."""
+        return alg.RSA if self.curve is None else alg.ECC
+
+    @property
+    def algorithm(self) -> str:
+        """What people call it: RSA-2048, RSA-3072, P-256 or P-384."""
+        return f"RSA-{self.key_bits}" if self.curve is None else self.curve.name
+
+    @property
+    def template(self) -> str | None:
+        """The TCG EK template whose public area this is (L-1, L-2, H-1, H-2, H-3, H-6), or None."""
+        return template_name(self.encode())
+
+    @property
+    def name(self) -> bytes:
+        """The TPM Name: nameAlg followed by the digest of the encoded area (34, 50 or 66 bytes)."""
+        digest = hashlib.new(alg.HASH_NAMES[self.name_alg], self.encode()).digest()
+        return self.name_alg.to_bytes(2, "big") + digest
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Read a bare TPMT_PUBLIC that fills `raw` (at most 1024 bytes).
+
+        Raises:
+            WireError: another algorithm or size, an undefined attribute bit, a modulus that is
+                even or short, an exponent other than 65537, a point off the curve, left-over bytes.
+        """
+        if len(raw) > MAX_SIZE:
+            raise WireError(STRUCTURE, MAX_SIZE, f"{len(raw)} bytes, at most {MAX_SIZE}")
+        if len(raw) > 4 and int.from_bytes(raw[:2], "big") == len(raw) - 2:  # noqa: PLR2004 (two u16)
+            raise WireError(STRUCTURE, 0, "starts with its own size: this is a TPM2B_PUBLIC, want it bare")
+        cursor = Cursor(STRUCTURE, raw)
+        public = cls._read(cursor)
+        cursor.end()
+        return public
+
+    @classmethod
+    def read_tpm2b(cls, cursor: Cursor) -> Self:
+        """Read a TPM2B_PUBLIC at the cursor: a two-byte size and the area it holds.
+
+        Raises:
+            WireError: as `parse`, or a size that does not fit.
+        """
+        size = cursor.integer(2, "TPM2B_PUBLIC size", big_endian=True)
+        base = cursor.offset
+        inner = Cursor(STRUCTURE, cursor.take(size, "TPMT_PUBLIC"), base=base)
+        public = cls._read(inner)
+        inner.end()
+        return public
+
+    @classmethod
+    def from_tpm2b(cls, raw: bytes) -> Self:
+        """Read a TPM2B_PUBLIC that fills `raw`.
+
+        Raises:
+            WireError: as `parse`, or a size that does not fit.
+        """
+        cursor = Cursor("TPM2B_PUBLIC", raw)
+        public = cls.read_tpm2b(cursor)
+        cursor.end()
+        return public
+
+    @classmethod
+    def _read(cls, cursor: Cursor) -> Self:
+        kind = _u16(cursor, "type")
+        if kind not in _SCHEMES:
+            raise cursor.fail(f"type 0x{kind:04x} is neither RSA nor ECC", back=2)
+        name_alg = _read_hash(cursor, "nameAlg")
+        attributes = cursor.integer(4, "objectAttributes", big_endian=True)
+        if attributes & ~_DEFINED_ATTRIBUTES:
+            raise cursor.fail(f"objectAttributes 0x{attributes:08x} has an undefined bit", back=4)
+        auth_policy = _sized(cursor, "authPolicy")
+        if auth_policy and len(auth_policy) != alg.HASH_SIZES[name_alg]:
+            raise cursor.fail(
+                f"authPolicy has {len(auth_policy)} bytes, nameAlg has {alg.HASH_SIZES[name_alg]}",
+                back=len(auth_policy),
+            )
+        symmetric_bits = _read_symmetric(cursor)
+        scheme = _u16(cursor, "scheme")
+        if scheme not in _SCHEMES[kind]:
+            raise cursor.fail(f"scheme 0x{scheme:04x} does not fit the key type", back=2)
+        scheme_hash = _read_hash(cursor, "scheme hash") if _SCHEMES[kind][scheme] else None
+        shared = {
+            "name_alg": name_alg,
+            "attributes": attributes,
+            "auth_policy": auth_policy,
+            "symmetric_bits": symmetric_bits,
+            "scheme": scheme,
+            "scheme_hash": scheme_hash,
+        }
+        specific = _read_rsa(cursor) if kind == alg.RSA else _read_ecc(cursor)
+        return cls(**shared, **specific)  # type: ignore[arg-type]  # two dicts, one per half of the layout
+
+    def encode(self) -> bytes:
+        """The bare area; the inverse of `parse`."""
+        symmetric = _p16(alg.NULL)
+        if self.symmetric_bits is not None:
+            symmetric = _p16(alg.AES, self.symmetric_bits, alg.CFB)
+        scheme = _p16(self.scheme) + (b"" if self.scheme_hash is None else _p16(self.scheme_hash))
+        return b"".join(
+            (
+                _p16(self.type, self.name_alg),
+                self.attributes.to_bytes(4, "big"),
+                _p16(len(self.auth_policy)) + self.auth_policy,
+                symmetric,
+                scheme,
+                self._encode_key(),
+            )
+        )
+
+    def _encode_key(self) -> bytes:
+        if self.curve is not None and self.x is not None and self.y is not None:
+            size = self.curve.size
+            point = b"".join(_p16(size) + part.to_bytes(size, "big") for part in (self.x, self.y))
+            return _p16(self.curve.identifier, alg.NULL) + point
+        if self.modulus is None or self.key_bits is None:
+            raise WireError(STRUCTURE, 0, "neither an RSA nor an ECC key")
+        exponent = EXPONENT if self.explicit_exponent else 0
+        size = self.key_bits // 8
+        return (
+            _p16(self.key_bits)
+            + exponent.to_bytes(4, "big")
+            + _p16(size)
+            + self.modulus.to_bytes(size, "big")
+        )
+
+    def to_tpm2b(self) -> bytes:
+        """The area with its two-byte size before it (TPM2B_PUBLIC)."""
+        area = self.encode()
+        return _p16(len(area)) + area
+
+    def jwk(self) -> dict[str, str]:
+        """The public key as a JSON Web Key (RFC 7517, RFC 7518 section 6)."""
+        if self.curve is not None and self.x is not None and self.y is not None:
+            x, y = (_b64url(part, self.curve.size) for part in (self.x, self.y))
+            return {"kty": "EC", "crv": self.curve.name, "x": x, "y": y}
+        if self.modulus is None or self.key_bits is None:
+            raise WireError(STRUCTURE, 0, "neither an RSA nor an ECC key")
+        return {"kty": "RSA", "n": _b64url(self.modulus, self.key_bits // 8), "e": _b64url(EXPONENT, 3)}
+
+
+def _read_symmetric(cursor: Cursor) -> int | None:
+    algorithm = _u16(cursor, "symmetric algorithm")
+    if algorithm == alg.NULL:
+        return None
+    if algorithm != alg.AES:
+        raise cursor.fail(f"symmetric algorithm 0x{algorithm:04x} is neither AES nor null", back=2)
+    bits = _u16(cursor, "symmetric key size")
+    if bits not in _AES_KEY_BITS:
+        raise cursor.fail(f"AES has no {bits}-bit key", back=2)
+    mode = _u16(cursor, "symmetric mode")
+    if mode != alg.CFB:
+        raise cursor.fail(f"symmetric mode 0x{mode:04x} is not CFB", back=2)
+    return bits
+
+
+def _read_rsa(cursor: Cursor) -> dict[str, object]:
+    bits = _u16(cursor, "keyBits")
+    if bits not in _RSA_KEY_BITS:
+        raise cursor.fail(f"RSA-{bits} is not supported (2048 or 3072)", back=2)
+    exponent = cursor.integer(4, "exponent", big_endian=True)
+    if exponent not in (0, EXPONENT):
+        raise cursor.fail(f"exponent {exponent} is not {EXPONENT}", back=4)
+    unique = _sized(cursor, "modulus")
+    modulus = int.from_bytes(unique, "big")
+    if len(unique) != bits // 8 or modulus.bit_length() != bits:
+        raise cursor.fail(f"modulus has {modulus.bit_length()} bits, keyBits says {bits}", back=len(unique))
+    if modulus % 2 == 0:
+        raise cursor.fail("modulus is even", back=1)
+    return {"modulus": modulus, "key_bits": bits, "explicit_exponent": exponent == EXPONENT}
+
+
+def _read_ecc(cursor: Cursor) -> dict[str, object]:
+    identifier = _u16(cursor, "curve")
+    curve = alg.CURVES.get(identifier)
+    if curve is None:
+        raise cursor.fail(f"curve 0x{identifier:04x} is neither P-256 nor P-384", back=2)
+    kdf = _u16(cursor, "kdf")
+    if kdf != alg.NULL:
+        raise cursor.fail(f"kdf 0x{kdf:04x} is not null", back=2)
+    point = []
+    for name in ("x", "y"):
+        raw = _sized(cursor, name)
+        if len(raw) != curve.size:
+            raise cursor.fail(f"{name} has {len(raw)} bytes, {curve.name} has {curve.size}", back=len(raw))
+        point.append(int.from_bytes(raw, "big"))
+    x, y = point
+    if not curve.holds(x, y):
+        raise cursor.fail(f"the point is not on {curve.name}", back=2 * curve.size + 2)
+    return {"curve": curve, "x": x, "y": y}
+
+
+def _read_hash(cursor: Cursor, what: str) -> int:
+    algorithm = _u16(cursor, what)
+    if algorithm not in alg.HASH_SIZES:
+        raise cursor.fail(f"{what} 0x{algorithm:04x} is not SHA-256, SHA-384 or SHA-512", back=2)
+    return algorithm
+
+
+def _u16(cursor: Cursor, what: str) -> int:
+    return cursor.integer(2, what, big_endian=True)
+
+
+def _sized(cursor: Cursor, what: str) -> bytes:
+    return cursor.take(_u16(cursor, f"{what} size"), what)
+
+
+def _p16(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(2, "big") for number in numbers)
+
+
+def _b64url(number: int, size: int) -> str:
+    return base64.urlsafe_b64encode(number.to_bytes(size, "big")).rstrip(b"=").decode("ascii")
