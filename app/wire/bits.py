@@ -71,7 +71,15 @@ class GuestPolicy:
         return cls(abi_minor=value & 0xFF, abi_major=value >> 8 & 0xFF, **flags)
 
     def encode(self) -> int:
-        """The 64-bit integer, the reserved bit 17 set."""
+        """The 64-bit integer, the reserved bit 17 set.
+
+        Raises:
+            WireError: an ABI number does not fit one byte.
+        """
+        if not (0 <= self.abi_major <= 0xFF and 0 <= self.abi_minor <= 0xFF):  # noqa: PLR2004 (one byte)
+            raise WireError(
+                POLICY_STRUCTURE, 0, f"ABI {self.abi_major}.{self.abi_minor} does not fit two bytes"
+            )
         value = self.abi_minor | self.abi_major << 8 | 1 << _POLICY_MBO
         return value | sum(1 << bit for name, bit in _POLICY_BITS.items() if getattr(self, name))
 

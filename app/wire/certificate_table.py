@@ -1,8 +1,9 @@
 """The GHCB certificate table, which is also what configfs-tsm calls auxblob.
 
 Entries of 24 bytes {GUID, u32 offset, u32 length}, little-endian, ended by an all-zero entry;
-offsets count from the start of the table; zero padding may follow. Real tables store GUIDs
-in text order; the mixed-endian order that some hosts write is accepted too.
+offsets count from the start of the table. Bytes that no entry claims are padding and mean
+nothing: the table is a host's unsigned hint. Real tables store GUIDs in text order; the
+mixed-endian order that some hosts write is accepted too.
 Source: AMD 56421 (GHCB), MSG_REPORT_REQ certificate data.
 """
 

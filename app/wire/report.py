@@ -53,7 +53,13 @@ class KeyInfo:
         )
 
     def encode(self) -> int:
-        """The 32-bit integer."""
+        """The 32-bit integer.
+
+        Raises:
+            WireError: SIGNING_KEY does not fit three bits.
+        """
+        if self.signing_key >> 3:
+            raise WireError(STRUCTURE, 0x48, f"SIGNING_KEY {self.signing_key} does not fit 3 bits")
         return self.author_key_en | self.mask_chip_key << 1 | self.signing_key << 2
 
 
@@ -76,8 +82,13 @@ class FirmwareVersion:
         return cls(major=major, minor=minor, build=build)
 
     def encode(self) -> bytes:
-        """The 4 bytes: build, minor, major, reserved."""
-        return bytes((self.build, self.minor, self.major, 0))
+        """The 4 bytes: build, minor, major, reserved.
+
+        Raises:
+            WireError: a number does not fit one byte.
+        """
+        parts = (self.build, self.minor, self.major, 0)
+        return b"".join(_integer(part, 1, "firmware version") for part in parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,14 +52,14 @@ class ServicesManifest:
         if count > cursor.remaining // _ENTRY_SIZE:
             raise cursor.fail(f"{count} services do not fit {cursor.remaining} bytes", back=4)
         data_start = _ENTRY_SIZE * (1 + count)
-        entries: list[ServiceEntry] = []
+        entries: dict[UUID, ServiceEntry] = {}
         spans: list[tuple[int, int, int]] = []
         for _ in range(count):
             place = cursor.offset
             name = UUID(bytes_le=cursor.take(guid.SIZE, "service GUID"))
             offset = cursor.integer(4, "data offset")
             size = cursor.integer(4, "data length")
-            if any(entry.guid == name for entry in entries):
+            if name in entries:
                 raise WireError(STRUCTURE, place, f"service {name} occurs twice")
             if offset < data_start or offset + size > length:
                 raise WireError(
@@ -68,9 +68,9 @@ class ServicesManifest:
                     f"data of {name}, {size} bytes at {offset}, lies outside {data_start}..{length}",
                 )
             spans.append((offset, size, place))
-            entries.append(ServiceEntry(name, bytes(raw[offset : offset + size])))
+            entries[name] = ServiceEntry(name, bytes(raw[offset : offset + size]))
         _demand_packed(spans, data_start, length)
-        return cls(tuple(entries))
+        return cls(tuple(entries.values()))
 
     def encode(self) -> bytes:
         """The table with its data packed in entry order."""
