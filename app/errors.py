@@ -106,3 +106,12 @@ class BackendError(AttestError):
 
 class BackendBusyError(BackendError):
     """Another user of the platform interfered; the request is safe to repeat."""
+
+
+class RateLimitedError(AttestError):
+    """Too many requests wait already; the caller may come back after `retry_after_s` seconds."""
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s

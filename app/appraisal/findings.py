@@ -106,17 +106,83 @@ MANDATORY = GENUINE | {
 ADVISORY = frozenset({CheckId.SIMULATED})
 
 
+_ABI = "AMD 56860 (SEV-SNP Firmware ABI)"
+_VCEK = "AMD 57230 (VCEK certificate and KDS interface)"
+_SVSM = "SVSM specification 58019"
+_EK = "TCG EK Credential Profile for TPM Family 2.0"
+_PROFILE = "svsm-attest docs/reference/policy.md"
+
+SOURCES: dict[CheckId, str] = {
+    CheckId.SIGNATURE: f"{_ABI}, ATTESTATION_REPORT.SIGNATURE",
+    CheckId.CHAIN: f"{_VCEK}, certificate chain",
+    CheckId.VEK_KIND: f"{_ABI}, ATTESTATION_REPORT.KEY_INFO",
+    CheckId.VEK_TCB: f"{_VCEK}, SPL extensions",
+    CheckId.VEK_HWID: f"{_VCEK}, hwid and csp_id extensions",
+    CheckId.PRODUCT: f"{_ABI}, CPUID fields; {_VCEK}, product names",
+    CheckId.SIMULATED: "svsm-attest docs/threat-model.md",
+    CheckId.REVOCATION: f"{_VCEK}, certificate revocation list",
+    CheckId.REPORT_DATA: f"{_SVSM}, SVSM_ATTEST_SINGLE_SERVICE and SVSM_ATTEST_SERVICES",
+    CheckId.VMPL: f"{_SVSM}, section 7; {_ABI}, ATTESTATION_REPORT.VMPL",
+    CheckId.REPORT_VERSION: f"{_ABI}, ATTESTATION_REPORT.VERSION",
+    CheckId.TCB_RELATIONS: f"{_ABI}, TCB_VERSION; SNP_COMMIT",
+    CheckId.TCB_MINIMUM: _PROFILE,
+    CheckId.FIRMWARE: f"{_ABI}, CURRENT and COMMITTED version; SNP_COMMIT",
+    CheckId.MITIGATION_VECTOR: f"{_ABI}, mitigation vectors",
+    CheckId.PLATFORM_INFO: f"{_ABI}, PLATFORM_INFO",
+    CheckId.ID_BLOCK: f"{_ABI}, ID block",
+    CheckId.MEASUREMENT: f"{_ABI}, ATTESTATION_REPORT.MEASUREMENT",
+    CheckId.CHIP_ALLOWED: _PROFILE,
+    CheckId.VTPM_BINDING: f"{_SVSM}, section 8.3",
+    CheckId.VTPM_MANIFEST_VERSION: f"{_SVSM}, section 8.3.3",
+    CheckId.VTPM_EK_TEMPLATE: f"{_EK}, annex B",
+    CheckId.VTPM_EK_ENROLLED: _PROFILE,
+    CheckId.VTPM_PCRS: "TCG TPM 2.0 Library, Part 3, TPM2_Quote",
+    CheckId.REQUIRED_CLAIMS: "AR4SI (draft-ietf-rats-ar4si), trustworthiness vector",
+} | {check: f"{_ABI}, guest policy" for check in CheckId if check.startswith("snp.policy.")}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """The outcome of one check. `why` and `remedy` are one sentence each."""
 
     check: CheckId
     outcome: Outcome
-    expected: str | None
-    actual: str | None
+    expected: str | None = None
+    actual: str | None = None
     why: str
     remedy: str | None = None
-    source: str
+
+    @property
+    def source(self) -> str:
+        """Document and section that demand this check."""
+        return SOURCES[self.check]
+
+
+def passed(check: CheckId, expected: object, actual: object, why: str) -> Finding:
+    """The evidence is as it should be."""
+    return Finding(check=check, outcome=Outcome.PASSED, expected=str(expected), actual=str(actual), why=why)
+
+
+def failed(check: CheckId, expected: object, actual: object, why: str, remedy: str | None = None) -> Finding:
+    """The evidence is not as it must be."""
+    outcome = Outcome.FAILED
+    return Finding(
+        check=check, outcome=outcome, expected=str(expected), actual=str(actual), why=why, remedy=remedy
+    )
+
+
+def warned(check: CheckId, expected: object, actual: object, why: str, remedy: str | None = None) -> Finding:
+    """The evidence is acceptable, but not what was wished for."""
+    outcome = Outcome.WARNED
+    return Finding(
+        check=check, outcome=outcome, expected=str(expected), actual=str(actual), why=why, remedy=remedy
+    )
+
+
+def not_requested(check: CheckId, actual: object, why: str) -> Finding:
+    """Nothing was asked for, and the finding says so."""
+    shown = None if actual is None else str(actual)
+    return Finding(check=check, outcome=Outcome.NOT_REQUESTED, actual=shown, why=why)
 
 
 def genuine(findings: Iterable[Finding]) -> bool:

@@ -21,10 +21,10 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", event.start_mark)
+            raise _fault("aliases are not allowed", event)
         self.depth += 1
         if self.depth > _MAX_DEPTH:
-            raise yaml.constructor.ConstructorError(None, None, "nested too deeply", event.start_mark)
+            raise _fault("nested too deeply", event)
         try:
             return super().compose_node(parent, index)
         finally:
@@ -35,9 +35,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key} occurs twice", key_node.start_mark
-                )
+                raise _fault(f"{key} occurs twice", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -76,6 +74,10 @@ def policy_from(document: object, name: str = "document") -> Policy:
         if first["type"] == "extra_forbidden":
             reason = "unknown key"
         raise PolicyError(place, f"{reason}{more}") from error
+
+
+def _fault(problem: str, place: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)  # type: ignore[arg-type]  # the stub has two Marks
 
 
 def _load(text: str, name: str) -> object:

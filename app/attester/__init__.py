@@ -1,0 +1,1 @@
+"""The attester role: nonce rules, evidence out, the EK of the last attestation."""

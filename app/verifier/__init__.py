@@ -1,0 +1,1 @@
+"""The verifier role: gather endorsements, appraise, record. Knows no evidence backend."""
