@@ -49,8 +49,10 @@ class KeyListManifest:
         Raises:
             WireError: another count, a malformed key, a key listed twice, or left-over bytes.
         """
-        cursor = Cursor("vTPM manifest version 1", raw)
+        cursor = Cursor("vTPM manifest", raw)
         version = cursor.integer(4, "version", big_endian=True)
+        if version == 0:
+            raise cursor.fail("version 0 has no header: it is one bare TPMT_PUBLIC", back=4)
         if version != _KEY_LIST_VERSION:
             raise UnsupportedVersionError(cursor.structure, 0, version, (0, _KEY_LIST_VERSION))
         count = cursor.integer(4, "number of keys", big_endian=True)

@@ -52,14 +52,15 @@ class ServicesManifest:
         if count > cursor.remaining // _ENTRY_SIZE:
             raise cursor.fail(f"{count} services do not fit {cursor.remaining} bytes", back=4)
         data_start = _ENTRY_SIZE * (1 + count)
-        entries: dict[UUID, ServiceEntry] = {}
+        entries: dict[bytes, ServiceEntry] = {}  # by bytes: their hash is salted, a UUID's is not
         spans: list[tuple[int, int, int]] = []
         for _ in range(count):
             place = cursor.offset
-            name = UUID(bytes_le=cursor.take(guid.SIZE, "service GUID"))
+            key = cursor.take(guid.SIZE, "service GUID")
+            name = UUID(bytes_le=key)
             offset = cursor.integer(4, "data offset")
             size = cursor.integer(4, "data length")
-            if name in entries:
+            if key in entries:
                 raise WireError(STRUCTURE, place, f"service {name} occurs twice")
             if offset < data_start or offset + size > length:
                 raise WireError(
@@ -68,7 +69,7 @@ class ServicesManifest:
                     f"data of {name}, {size} bytes at {offset}, lies outside {data_start}..{length}",
                 )
             spans.append((offset, size, place))
-            entries[name] = ServiceEntry(name, bytes(raw[offset : offset + size]))
+            entries[key] = ServiceEntry(name, bytes(raw[offset : offset + size]))
         _demand_packed(spans, data_start, length)
         return cls(tuple(entries.values()))
 
