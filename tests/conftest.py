@@ -16,3 +16,9 @@ def vectors() -> Path:
     if not (folder / "vectors.json").is_file():
         pytest.skip(f"no test vectors: set SVSM_ATTEST_VECTORS or provide {default.name}/vectors.json")
     return folder
+
+
+@pytest.fixture(scope="session")
+def simulator_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory for simulators: RSA keys that one test makes serve every later one."""
+    return tmp_path_factory.mktemp("simulator")

@@ -1,0 +1,200 @@
+"""The simulator as a source of evidence."""
+
+import asyncio
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import structlog
+from cryptography import x509
+
+from app.errors import BackendError, ConfigError
+from app.evidence.backend import Cause, ProbeCheck, ProbeReport
+from app.evidence.self_check import check_own_evidence
+from app.evidence.simulator.authority import CertificateAuthority
+from app.evidence.simulator.effect import NO_EFFECT
+from app.evidence.simulator.ek import EkKind, EkSource, SimulatedEk
+from app.evidence.simulator.endorsements import SimulatedEndorsements
+from app.evidence.simulator.faults import Fault
+from app.evidence.simulator.guest import Blobs, LinuxGuest
+from app.evidence.simulator.kds import SimulatedKds
+from app.evidence.simulator.launch import Launch
+from app.evidence.simulator.processor import REPORT_VERSIONS, SecurityProcessor
+from app.evidence.simulator.svsm import ManifestSource, Svsm
+from app.evidence.simulator.vault import Vault
+from app.evidence.worker_thread import run_in_daemon_thread
+from app.trust.names import VekKind
+from app.wire import guid
+from app.wire.binding import demand_nonce
+from app.wire.evidence import Evidence, Service
+from app.wire.manifest import EkManifest, KeyListManifest, parse_manifest
+from app.wire.product import ProductLine
+from app.wire.uefi_mm import UefiMmManifest
+
+_SECURE_BOOT = 0b010  # of the UEFI MM flags; COCONUT-SVSM never sets the other two
+
+_log = structlog.get_logger(__name__)
+
+
+class SimulatorBackend:
+    """An EvidenceBackend without hardware: processor, SVSM, vTPM key and KDS in software.
+
+    With a fault selected, evidence leaves without the check that an attester makes of its own:
+    that check would stop most faults before a verifier could see them.
+
+    Args:
+        line: the product line of the processor.
+        report_version: 2, 3 or 5.
+        signing_key: whether a VCEK or a VLEK signs.
+        ek: the kind of the vTPM's endorsement key, or who else supplies it.
+        fault: what shall be wrong, if anything.
+        state_dir: where keys outlive the process; None makes new ones in every process.
+        with_certificates: does the host offer a certificate table?
+        device_delay_s: how long every request takes longer than it has to.
+        launch: what was settled when the guest started.
+
+    Raises:
+        ConfigError: a report version that no firmware writes, or a fault that would change nothing.
+        BackendError: the state directory cannot be used.
+    """
+
+    name = "simulator"
+    simulated = True
+
+    def __init__(  # noqa: PLR0913  (by keyword only: one for each thing to choose)
+        self,
+        *,
+        line: ProductLine = ProductLine.MILAN,
+        report_version: int = 5,
+        signing_key: VekKind = VekKind.VCEK,
+        ek: EkKind | EkSource = EkKind.RSA_2048,
+        fault: Fault | None = None,
+        state_dir: Path | None = None,
+        with_certificates: bool = True,
+        device_delay_s: float = 0.0,
+        launch: Launch | None = None,
+    ) -> None:
+        effect = NO_EFFECT if fault is None else fault.effect
+        _demand_possible(fault, report_version, signing_key)
+        vault = Vault(state_dir)
+        self.fault = fault
+        self.authority = CertificateAuthority(line, vault)
+        self.launch = launch or Launch()
+        self.processor = SecurityProcessor(
+            line,
+            vault.secret(f"other-chip-{line}" if effect.other_chip else f"chip-{line}"),
+            report_version=report_version,
+            signing_key=signing_key,
+            launch=self.launch,
+            effect=effect,
+        )
+        issuer = CertificateAuthority(line, vault, label="impostor-") if effect.impostor else self.authority
+        endorsements = SimulatedEndorsements(issuer, self.processor, effect)
+        self.kds = SimulatedKds(endorsements, effect=effect)
+        ek_source = SimulatedEk(vault, ek) if isinstance(ek, EkKind) else ek
+        services: dict[UUID, ManifestSource] = {
+            guid.SERVICE_VTPM: partial(effect.vtpm_manifest, ek_source, vault),
+            guid.SERVICE_UEFI_MM: UefiMmManifest(_SECURE_BOOT).encode,
+        }
+        offers = with_certificates and effect.kds_status is None
+        self._guest = LinuxGuest(
+            Svsm(
+                self.processor,
+                services,
+                host_certificates=endorsements.table if offers else bytes,
+                bind=effect.bind,
+            )
+        )
+        self._delay_s = device_delay_s
+        self._boot_id = str(uuid4())
+        self._turn = asyncio.Lock()
+        self._closed = False
+        _log.warning("simulator_in_use", product_line=str(line), state_dir=str(state_dir or "none"))
+        if fault is not None:
+            _log.warning("simulator_fault", fault=fault.value, what=effect.what, self_check="off")
+
+    @property
+    def measurement(self) -> bytes:
+        """The launch digest (48 bytes) of a simulated guest without a fault."""
+        return self.launch.measurement
+
+    async def trust_root(self) -> x509.Certificate:
+        """The ARK that vouches for a simulator without a fault, for whoever wants to trust it.
+
+        Raises:
+            BackendError: the state directory cannot be used.
+        """
+        return await run_in_daemon_thread(lambda: self.authority.ark, name="simulator")
+
+    async def collect(self, nonce: bytes, service: Service, manifest_version: int = 0) -> Evidence:
+        """As EvidenceBackend.collect. The first request makes keys, which may take seconds."""
+        demand_nonce(nonce)
+        async with self._turn:
+            if self._closed:
+                raise BackendError(Cause.CLOSED, "the service is stopping", "Ask another instance")
+            await asyncio.sleep(self._delay_s)
+            ask = partial(self._ask, nonce, service, manifest_version)
+            blobs = await run_in_daemon_thread(ask, name="simulator")
+        if self.fault is None:
+            _, manifest = check_own_evidence(blobs.report, blobs.manifest, nonce=nonce, service=service)
+        else:
+            manifest = parse_manifest(blobs.manifest)
+        if isinstance(manifest, EkManifest | KeyListManifest):
+            manifest_version = manifest.version
+        return Evidence(
+            report=blobs.report,
+            manifest=blobs.manifest,
+            certificates=blobs.certificates or None,
+            nonce=nonce,
+            service=service,
+            manifest_version=manifest_version,
+            backend=self.name,
+            boot_id=self._boot_id,
+            collected_at=datetime.now(UTC),
+        )
+
+    async def probe(self) -> ProbeReport:
+        """As EvidenceBackend.probe: nothing can be missing, but a fault is named."""
+        processor = self.processor
+        what = f"{processor.line}, report version {processor.report_version}, {processor.signing_key.upper()}"
+        checks = [
+            ProbeCheck(
+                name="simulator", ok=True, detail=f"SIMULATED {what}: proves nothing about any hardware"
+            )
+        ]
+        if self.fault is not None:
+            detail = f"{self.fault.value}: {self.fault.effect.what}; evidence leaves unchecked"
+            checks.append(ProbeCheck(name="fault", ok=True, detail=detail))
+        return ProbeReport(backend=self.name, simulated=self.simulated, checks=tuple(checks))
+
+    async def aclose(self) -> None:
+        """Take no more requests; wait for the one in flight."""
+        self._closed = True
+        async with self._turn:
+            pass
+
+    def _ask(self, nonce: bytes, service: Service, manifest_version: int) -> Blobs:
+        """In a thread of its own."""
+        single = None if service is Service.ALL else service.guid
+        try:
+            return self._guest.attest(nonce, single, manifest_version)
+        except OSError as error:
+            raise BackendError(
+                Cause.SVSM_REFUSED,
+                f"the simulated SVSM refused ({error.strerror})",
+                "Ask for manifest version 0, the only one that it has",
+                errno=error.errno,
+            ) from error
+
+
+def _demand_possible(fault: Fault | None, report_version: int, signing_key: VekKind) -> None:
+    if report_version not in REPORT_VERSIONS:
+        raise ConfigError(f"report version {report_version}: the simulator writes {REPORT_VERSIONS}")
+    if fault is None:
+        return
+    if fault.effect.vcek_only and signing_key is not VekKind.VCEK:
+        raise ConfigError(f"the fault {fault.value} changes nothing for a VLEK: let a VCEK sign")
+    if report_version < fault.effect.since_version:
+        least = fault.effect.since_version
+        raise ConfigError(f"the fault {fault.value} changes nothing before report version {least}")
