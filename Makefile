@@ -42,7 +42,7 @@ bench: $(VENV)/.test ## verifications per second beside the bare P-384 rate of t
 kernel-test: $(VENV)/.test ## the configfs backend against a real kernel in QEMU
 	tests/kernel/run
 
-image-test: ## build the container image and run it for real
+image-test: $(VENV)/.test ## build the container image and run it for real
 	tests/image/run
 
 peers-test: $(VENV)/.test ## go-sev-guest's check and snpguest beside ours
