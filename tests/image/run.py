@@ -183,7 +183,7 @@ def running(name: str, *more: str) -> Iterator[int]:
 
 
 def test_image_is_lean_and_says_what_it_is() -> None:
-    found = json.loads(output(*podman("image", "inspect", IMAGE)))[0]["Config"]
+    found = json.loads(output("buildah", *STORAGE, "inspect", "--type", "image", IMAGE))["Docker"]["config"]
     assert found["User"] == "65532:65532", found["User"]
     assert found["Healthcheck"]["Test"] == ["CMD", "svsm-attest", "health"], found
     script = "for t in cc gcc g++ make ld pip; do command -v $t && exit 1; done; exit 0"
