@@ -67,10 +67,10 @@ class Verifier:
         if evidence.certificates:
             offered = offered.with_table(CertificateTable.parse(evidence.certificates), "evidence")
         wish = policy.root_of_trust
-        endorsements = await self._source.gather(
-            report, offered, want_crl=wish.check_crl, allow_network=not wish.disallow_network
-        )
         at = self._clock()
+        endorsements = await self._source.gather(
+            report, offered, want_crl=wish.check_crl, allow_network=not wish.disallow_network, at=at
+        )
         if wish.check_crl and wish.crl_unavailable == "deny":
             _demand_crl(endorsements, at)
         result = appraise(
