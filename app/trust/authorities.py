@@ -74,7 +74,7 @@ def _authority_faults(
     except x509.DuplicateExtension as error:
         yield ChainFault.PROFILE, f"its extension {error.oid.dotted_string} occurs twice"
         return
-    except (ValueError, x509.UnsupportedGeneralNameType) as error:
+    except (ValueError, TypeError, x509.UnsupportedGeneralNameType) as error:
         yield ChainFault.PROFILE, f"its extensions cannot be read: {error}"
         return
     for extension in extensions:

@@ -9,6 +9,7 @@ import binascii
 import re
 import warnings
 from contextlib import contextmanager
+from functools import lru_cache
 from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING, cast
@@ -33,7 +34,8 @@ _PEM_PREFIX = b"-----BEGIN"
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----([A-Za-z0-9+/=\s]*)-----END \1-----")
 _CERTIFICATE_LABEL = b"CERTIFICATE"
 _CRL_LABEL = b"X509 CRL"
-_UNREADABLE = (ValueError, x509.InvalidVersion)
+# TypeError: a BIT STRING inside a name, which cryptography takes for a caller's mistake.
+_UNREADABLE = (ValueError, TypeError, x509.InvalidVersion)
 
 # Parsed objects keep what they decoded, so the same bytes are not decoded twice. AMD's certificates
 # have less than 2 KiB: larger ones are somebody else's and are not worth remembering.
@@ -62,7 +64,7 @@ def load_certificate(raw: bytes, source: str) -> x509.Certificate:
         CertificateError: not a certificate, more than one, or anything beside it.
     """
     _demand_size(raw, MAX_CERTIFICATE_SIZE, source)
-    if not _is_pem(raw):
+    if not is_pem(raw):
         return _load_der(raw, source)
     blocks = _pem_blocks(raw, _CERTIFICATE_LABEL, source)
     if len(blocks) != 1:
@@ -76,7 +78,7 @@ def load_certificates(raw: bytes, source: str) -> tuple[x509.Certificate, ...]:
     Raises:
         CertificateError: not certificates, or anything beside them.
     """
-    if not _is_pem(raw):
+    if not is_pem(raw):
         return (load_certificate(raw, source),)
     _demand_size(raw, MAX_BUNDLE_SIZE, source)
     blocks = _pem_blocks(raw, _CERTIFICATE_LABEL, source)
@@ -92,7 +94,7 @@ def load_crl(raw: bytes, source: str) -> x509.CertificateRevocationList:
         CertificateError: not a CRL, or anything beside it.
     """
     _demand_size(raw, MAX_CRL_SIZE, source)
-    if _is_pem(raw):
+    if is_pem(raw):
         blocks = _pem_blocks(raw, _CRL_LABEL, source)
         if len(blocks) != 1:
             raise CertificateError(source, f"{len(blocks)} CRLs, want one")
@@ -103,6 +105,11 @@ def load_crl(raw: bytes, source: str) -> x509.CertificateRevocationList:
     except (*_UNREADABLE, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise CertificateError(source, f"not a CRL: {error}") from error
     return crl
+
+
+def is_pem(raw: bytes) -> bool:
+    """Is this text with PEM blocks in it (RFC 7468), rather than DER?"""
+    return raw.lstrip().startswith(_PEM_PREFIX)
 
 
 def is_crl_pem(raw: bytes) -> bool:
@@ -121,11 +128,18 @@ def der(signed: x509.Certificate | x509.CertificateRevocationList) -> bytes:
     return signed.public_bytes(serialization.Encoding.DER)
 
 
-def certificate_digest(signed: x509.Certificate | x509.CertificateRevocationList) -> str:
+@lru_cache(maxsize=256)
+def certificate_digest(certificate: x509.Certificate) -> str:
     """SHA-256 of the DER encoding, in hex."""
-    return signed.fingerprint(hashes.SHA256()).hex()
+    return certificate.fingerprint(hashes.SHA256()).hex()
 
 
+def crl_digest(crl: x509.CertificateRevocationList) -> str:
+    """SHA-256 of the DER encoding, in hex."""
+    return crl.fingerprint(hashes.SHA256()).hex()
+
+
+@lru_cache(maxsize=256)
 def key_digest(certificate: x509.Certificate) -> str:
     """SHA-256 of the SubjectPublicKeyInfo, in hex.
 
@@ -164,10 +178,6 @@ def _parse(raw: bytes) -> x509.Certificate:
             return cast("x509.Certificate", SerialZeroCertificate(raw))
         except _UNREADABLE:
             raise refusal from None
-
-
-def _is_pem(raw: bytes) -> bool:
-    return raw.lstrip().startswith(_PEM_PREFIX)
 
 
 def _pem_blocks(raw: bytes, label: bytes, source: str) -> list[bytes]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from app.wire.product import ProductLine
 
 __all__ = [
+    "UNTIMELY",
     "ChainFault",
     "ChainProblem",
     "ChainStatus",
@@ -32,6 +33,9 @@ __all__ = [
     "clear_chain_cache",
     "verify_chain",
 ]
+
+
+UNTIMELY = frozenset({ChainFault.EXPIRED, ChainFault.NOT_YET_VALID})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from app.trust.certificates import certificate_digest, serial_number
+from app.trust.certificates import crl_digest, serial_number
 from app.trust.issuance import algorithm_fault, key_fault
 from app.trust.memo import Memo
 from app.trust.names import common_name
@@ -77,8 +77,18 @@ def check_revocation(
         number=_number(crl),
         this_update=crl.last_update_utc,
         next_update=crl.next_update_utc,
-        sha256=certificate_digest(crl),
+        sha256=crl_digest(crl),
     )
+
+
+def crl_fault(crl: x509.CertificateRevocationList, root: x509.Certificate) -> str:
+    """Why this is not a CRL of this root, in one sentence; empty if it is."""
+    key = (crl_digest(crl), root)
+    fault = _judged.get(key)
+    if fault is None:
+        fault = _judge(crl, root)
+        _judged.put(key, fault)
+    return fault
 
 
 def _state(
@@ -89,7 +99,7 @@ def _state(
 ) -> tuple[RevocationState, str]:
     if intermediate is None or root is None:
         return RevocationState.INVALID, "there is no complete chain that it could be about"
-    fault = _fault(crl, root)
+    fault = crl_fault(crl, root)
     if fault:
         return RevocationState.INVALID, fault
     name = common_name(intermediate.subject)
@@ -108,15 +118,6 @@ def _untimeliness(crl: x509.CertificateRevocationList, at: "datetime") -> tuple[
     if at >= crl.next_update_utc:
         return RevocationState.STALE, f"it was valid until {crl.next_update_utc:%Y-%m-%dT%H:%M:%SZ}"
     return None
-
-
-def _fault(crl: x509.CertificateRevocationList, root: x509.Certificate) -> str:
-    key = (certificate_digest(crl), root)
-    fault = _judged.get(key)
-    if fault is None:
-        fault = _judge(crl, root)
-        _judged.put(key, fault)
-    return fault
 
 
 def _judge(crl: x509.CertificateRevocationList, root: x509.Certificate) -> str:

@@ -6,6 +6,7 @@ written out in older certificates and left to its default in newer ones; both me
 Source: AMD 57230 (VCEK certificate profile).
 """
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -20,7 +21,7 @@ from app.trust.names import common_name
 from app.trust.problem import ChainFault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 KEY_BITS = 4096
 EXPONENT = 65537
@@ -96,6 +97,20 @@ def issue_faults(
         yield ChainFault.ALGORITHM, "the signature algorithm inside it is not the one outside"
 
 
+@lru_cache(maxsize=256)
 def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Do names, algorithm and signature all hold?"""
+    """Do names, algorithm and signature all hold? Remembers its last answers."""
     return not any(issue_faults(certificate, issuer))
+
+
+def find_issuer(
+    certificate: x509.Certificate, candidates: "Iterable[x509.Certificate]"
+) -> x509.Certificate | None:
+    """The candidate that issued it; else the first that has its issuer's name; else None.
+
+    There may be several of a name: AMD withdrew an ASK and issued another one under the same name.
+    """
+    named = [candidate for candidate in candidates if candidate.subject == certificate.issuer]
+    if len(named) <= 1:
+        return named[0] if named else None
+    return next((one for one in named if is_issued_by(certificate, one)), named[0])

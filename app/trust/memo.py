@@ -49,11 +49,6 @@ class Memo(Generic[Key, Value]):
             if len(self._entries) > self._limit:
                 self._entries.popitem(last=False)
 
-    def discard(self, key: Key) -> None:
-        """Forget one entry, if it is there."""
-        with self._lock:
-            self._entries.pop(key, None)
-
     def clear(self) -> None:
         """Forget everything, the counts included."""
         with self._lock:

@@ -103,7 +103,7 @@ class _Reader:
         except x509.DuplicateExtension as error:
             self._fault(f"its extension {error.oid.dotted_string} occurs twice")
             return values
-        except (ValueError, x509.UnsupportedGeneralNameType) as error:
+        except (ValueError, TypeError, x509.UnsupportedGeneralNameType) as error:
             self._fault(f"its extensions cannot be read: {error}")
             return values
         for extension in extensions:
