@@ -1,6 +1,7 @@
 """The simulator as a source of evidence."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from cryptography import x509
 
 from app.errors import BackendError, ConfigError
 from app.evidence.backend import Cause, ProbeCheck, ProbeReport
+from app.evidence.pacing import DevicePacer, DeviceStalledError, PacerClosedError, RequestOverdueError
 from app.evidence.self_check import check_own_evidence
 from app.evidence.simulator.authority import CertificateAuthority
 from app.evidence.simulator.effect import NO_EFFECT
@@ -33,6 +35,7 @@ from app.wire.product import ProductLine
 from app.wire.uefi_mm import UefiMmManifest
 
 _SECURE_BOOT = 0b010  # of the UEFI MM flags; COCONUT-SVSM never sets the other two
+_TIMEOUT_S = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +55,7 @@ class SimulatorBackend:
         state_dir: where keys outlive the process; None makes new ones in every process.
         with_certificates: does the host offer a certificate table?
         device_delay_s: how long every request takes longer than it has to.
+        interval_s: least time from the end of one request to the start of the next.
         launch: what was settled when the guest started.
 
     Raises:
@@ -73,6 +77,7 @@ class SimulatorBackend:
         state_dir: Path | None = None,
         with_certificates: bool = True,
         device_delay_s: float = 0.0,
+        interval_s: float = 0.0,
         launch: Launch | None = None,
     ) -> None:
         effect = NO_EFFECT if fault is None else fault.effect
@@ -108,8 +113,7 @@ class SimulatorBackend:
         )
         self._delay_s = device_delay_s
         self._boot_id = str(uuid4())
-        self._turn = asyncio.Lock()
-        self._closed = False
+        self._pacer = DevicePacer(interval_s)
         _log.warning("simulator_in_use", product_line=str(line), state_dir=str(state_dir or "none"))
         if fault is not None:
             _log.warning("simulator_fault", fault=fault.value, what=effect.what, self_check="off")
@@ -130,12 +134,17 @@ class SimulatorBackend:
     async def collect(self, nonce: bytes, service: Service, manifest_version: int = 0) -> Evidence:
         """As EvidenceBackend.collect. The first request makes keys, which may take seconds."""
         demand_nonce(nonce)
-        async with self._turn:
-            if self._closed:
-                raise BackendError(Cause.CLOSED, "the service is stopping", "Ask another instance")
-            await asyncio.sleep(self._delay_s)
-            ask = partial(self._ask, nonce, service, manifest_version)
-            blobs = await run_in_daemon_thread(ask, name="simulator")
+        ask = partial(self._ask, nonce, service, manifest_version)
+        try:
+            blobs = await self._pacer.run(partial(self._delayed, ask), timeout_s=self._delay_s + _TIMEOUT_S)
+        except PacerClosedError as error:
+            raise BackendError(Cause.CLOSED, "the service is stopping", "Ask another instance") from error
+        except (RequestOverdueError, DeviceStalledError) as error:
+            raise BackendError(
+                Cause.TIMEOUT,
+                f"the simulator did not answer within {_TIMEOUT_S:g} s",
+                "Ask again: it makes RSA keys at first, which a busy machine does slowly",
+            ) from error
         if self.fault is None:
             _, manifest = check_own_evidence(blobs.report, blobs.manifest, nonce=nonce, service=service)
         else:
@@ -170,9 +179,12 @@ class SimulatorBackend:
 
     async def aclose(self) -> None:
         """Take no more requests; wait for the one in flight."""
-        self._closed = True
-        async with self._turn:
-            pass
+        self._pacer.close()
+        await self._pacer.drain()
+
+    async def _delayed(self, ask: Callable[[], Blobs]) -> Blobs:
+        await asyncio.sleep(self._delay_s)
+        return await run_in_daemon_thread(ask, name="simulator")
 
     def _ask(self, nonce: bytes, service: Service, manifest_version: int) -> Blobs:
         """In a thread of its own."""

@@ -17,9 +17,9 @@ _RSA_BITS = 2048
 class EkKind(StrEnum):
     """Which key the vTPM has; the value is what people call it."""
 
-    RSA_2048 = "rsa-2048"
-    P_256 = "p-256"
-    P_384 = "p-384"
+    RSA_2048 = "rsa2048"
+    P_256 = "p256"
+    P_384 = "p384"
 
 
 _CURVES: dict[EkKind, tuple[str, ec.EllipticCurve]] = {

@@ -140,4 +140,5 @@ class _Transport(httpx.AsyncBaseTransport):
         if request.method != "GET":
             return httpx.Response(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET"}, request=request)
         status, headers, body = await self._kds.answer(request.url.path, request.url.query.decode("ascii"))
-        return httpx.Response(status, headers=headers, content=body, request=request)
+        headers = {**headers, "Content-Length": str(len(body))}
+        return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body), request=request)

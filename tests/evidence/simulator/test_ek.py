@@ -34,7 +34,7 @@ def test_the_ek_follows_its_template(vault: Vault, kind: EkKind) -> None:
 
 def test_the_rsa_key_is_a_real_one(vault: Vault) -> None:
     public = TpmtPublic.parse(SimulatedEk(vault).public())
-    key = vault.rsa_key("EK-rsa-2048", 2048)
+    key = vault.rsa_key("EK-rsa2048", 2048)
     assert public.modulus == key.public_key().public_numbers().n
     assert public.modulus is not None
     assert public.modulus.bit_length() == 2048
