@@ -1,7 +1,6 @@
 """Published reports: what their index says of them, and what two other parsers read in them."""
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from app.errors import UnsupportedVersionError, WireError
 from app.wire.product import ProductLine
 from app.wire.report import AttestationReport
 from app.wire.tcb import TcbLayout, TcbVersion
+from tests.wire.other_parsers import tinfoil_reports
 from tests.wire.samples import changed_fields
 
 INDEX_NAMES = {"bl": "bootloader", "tee": "tee", "snp": "snp", "ucode": "microcode", "fmc": "fmc"}
@@ -29,17 +29,7 @@ def index(vectors: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def tinfoil() -> ModuleType:
-    """tinfoil's report parser alone: the package around it imports a whole API client."""
-    package = importlib.util.find_spec("tinfoil")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    path = Path(package.submodule_search_locations[0]) / "attestation" / "abi_sev.py"
-    spec = importlib.util.spec_from_file_location("tinfoil_abi_sev", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tinfoil_reports()
 
 
 def reports(index: dict[str, Any], vectors: Path, *kinds: str) -> Iterator[tuple[str, dict[str, Any], bytes]]:

@@ -1,0 +1,121 @@
+"""Bytes from outside: only typed errors come out, soon, and without taking much memory."""
+
+import contextlib
+import time
+import tracemalloc
+from itertools import chain
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.wire.services_manifest import MAGIC, ServiceEntry, ServicesManifest
+from tests.fuzz.seeds import own, published
+from tests.fuzz.targets import TARGETS
+from tests.properties.strategies import damaged
+
+SEEDS: dict[str, tuple[bytes, ...]] = {
+    name: tuple(raw for target, raw in own() if target == name) for name in TARGETS
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_our_seeds_are_accepted(name: str) -> None:
+    assert all(TARGETS[name].feed(raw) for raw in SEEDS[name])
+
+
+def test_only_crls_have_no_seed_of_ours() -> None:
+    assert {name for name, seeds in SEEDS.items() if not seeds} == {"crl"}
+
+
+def test_published_inputs_are_accepted_or_refused_properly(vectors: Path) -> None:
+    accepted = dict.fromkeys(TARGETS, 0)
+    for name, raw in published(vectors):
+        accepted[name] += TARGETS[name].feed(raw)
+    assert accepted["report"] > 60
+    assert accepted["crl"] == 8
+    assert accepted["certificate-table"] == accepted["offered"] == 7
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@given(raw=st.binary(max_size=2048))
+@settings(deadline=None)
+def test_arbitrary_bytes(name: str, raw: bytes) -> None:
+    TARGETS[name].feed(raw)
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if SEEDS[name]])
+@given(data=st.data())
+@settings(deadline=None)
+def test_bytes_that_were_valid_once(name: str, data: st.DataObject) -> None:
+    TARGETS[name].feed(data.draw(damaged(SEEDS[name])))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@given(data=st.data())
+@settings(deadline=None, max_examples=25)
+def test_one_structure_read_as_another(name: str, data: st.DataObject) -> None:
+    TARGETS[name].feed(data.draw(st.sampled_from(tuple(chain(*SEEDS.values())))))
+
+
+def most_services() -> bytes:
+    count = (65536 - 24) // 24
+    # GUIDs whose numbers are equal modulo 2^61 - 1 have one hash.
+    names = [UUID(int=number * (2**61 - 1)) for number in range(count)]
+    return ServicesManifest(tuple(ServiceEntry(name, b"") for name in names)).encode()
+
+
+def most_certificates() -> bytes:
+    head = b"".join(UUID(int=n).bytes + (0).to_bytes(8, "little") for n in range(1, 65))
+    return head + bytes(65536 - len(head))
+
+
+LARGEST = {
+    "report": bytes(2**20),
+    "certificate-table": most_certificates(),
+    "services-manifest": most_services(),
+    "manifest": most_services(),
+    "tpmt-public": bytes(2**20),
+    "tpm2b-public": b"\xff\xff" + bytes(65535),
+    "uefi-mm": bytes(2**20),
+    "base64": b"A" * 2**20,
+}
+
+
+def cost(name: str, raw: bytes) -> tuple[float, int]:
+    """Processor seconds of one reading, and the most memory that another one held."""
+    target = TARGETS[name]
+    started = time.thread_time()
+    with contextlib.suppress(*target.refusals):
+        target.read(raw)
+    seconds = time.thread_time() - started
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(*target.refusals):
+            target.read(raw)
+        return seconds, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", LARGEST)
+def test_the_largest_inputs_cost_little(name: str) -> None:
+    raw = LARGEST[name]
+    seconds, peak = cost(name, raw)
+    assert seconds < 0.2  # a quadratic reader needs more than twice that
+    assert peak < 8 * len(raw) + 2**21
+
+
+def test_sizes_that_an_input_claims_allocate_nothing() -> None:
+    claims = {
+        "certificate-table": b"\1" * 16 + b"\0\0\0\0" + b"\xff\xff\xff\xff" + bytes(24),
+        "services-manifest": MAGIC + b"\x18\0\0\0" + b"\xff\xff\xff\xff",
+        "manifest": bytes.fromhex("00000001ffffffff"),
+        "tpmt-public": bytes.fromhex("0001000b00000000ffff"),
+        "tpm2b-public": b"\xff\xff",
+    }
+    for name, raw in claims.items():
+        assert not TARGETS[name].feed(raw)
+        assert cost(name, raw)[1] < 2**16, name
