@@ -59,7 +59,7 @@ class SimulatorBackend:
         launch: what was settled when the guest started.
 
     Raises:
-        ConfigError: a report version that no firmware writes, or a fault that would change nothing.
+        ConfigError: a report version that no firmware writes, or a fault that it cannot have.
         BackendError: the state directory cannot be used.
     """
 
@@ -206,7 +206,7 @@ def _demand_possible(fault: Fault | None, report_version: int, signing_key: VekK
     if fault is None:
         return
     if fault.effect.vcek_only and signing_key is not VekKind.VCEK:
-        raise ConfigError(f"the fault {fault.value} changes nothing for a VLEK: let a VCEK sign")
+        raise ConfigError(f"the fault {fault.value} is about a chip, not about a VLEK: let a VCEK sign")
     if report_version < fault.effect.since_version:
         least = fault.effect.since_version
-        raise ConfigError(f"the fault {fault.value} changes nothing before report version {least}")
+        raise ConfigError(f"the fault {fault.value} needs report version {least}")

@@ -48,8 +48,8 @@ class Effect:
     bind: Callable[[bytes, bytes], bytes] = expected_report_data
     vtpm_manifest: Callable[[EkSource, Vault], bytes] = ek_alone
     kds_status: int | None = None  # the KDS answers this to everything, and evidence has no certificates
-    vcek_only: bool = False  # does nothing to a VLEK's report
-    since_version: int = 0  # does nothing to an older report
+    vcek_only: bool = False  # about the chip's own key or id, which a VLEK's report has not
+    since_version: int = 0  # about fields that older reports have not
 
 
 NO_EFFECT = Effect("nothing is wrong")

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Self
 
 from app.evidence.simulator import changes as to
-from app.evidence.simulator.effect import Effect
+from app.evidence.simulator.effect import NO_EFFECT, Effect
 from app.evidence.simulator.launch import simulated_digest
 from app.wire.product import Cpuid
 from app.wire.report import CPUID_SINCE, MITIGATION_SINCE, SIGNING_KEY_NONE, VMPL_HOST, FirmwareVersion
@@ -19,7 +19,6 @@ _VENICE = Cpuid(family=0x1A, model=0x50, stepping=0)  # no chain is published fo
 _REPORT_ID, _S = 0x140, 0x2E8  # offsets into the report
 _TOO_MANY_REQUESTS, _NOT_FOUND = 429, 404
 _BINDING = ("vtpm.binding",)
-_KEYLESS = ("snp.signature", "snp.chain", "snp.vek.tcb", "snp.vek.hwid", "snp.product")
 
 
 class Fault(StrEnum):
@@ -27,8 +26,8 @@ class Fault(StrEnum):
 
     effect: Effect
 
-    def __new__(cls, name: str, effect: Effect) -> Self:
-        """A member whose value is its name."""
+    def __new__(cls, name: str, effect: Effect = NO_EFFECT) -> Self:
+        """A member whose value is its name; to look one up, the name is enough."""
         fault = str.__new__(cls, name)
         fault._value_ = name
         fault.effect = effect
@@ -53,6 +52,7 @@ class Fault(StrEnum):
             also=("snp.vek.hwid",),
             report=to.key_info(mask_chip_key=True),
             signed_report=to.without_signature,
+            vcek_only=True,
         ),
     )
     CHAIN = "snp.chain", Effect("the chain ends in another root of the same name", impostor=True)
@@ -82,7 +82,7 @@ class Fault(StrEnum):
         "snp.vek.kind:none",
         Effect(
             "the report names no key and is not signed",
-            also=_KEYLESS,
+            also=("snp.signature",),
             report=to.key_info(signing_key=SIGNING_KEY_NONE),
             signed_report=to.without_signature,
         ),
@@ -191,7 +191,7 @@ class Fault(StrEnum):
     )
     PLATFORM_INFO_RAPL = (
         "snp.platform_info:rapl_disabled",
-        Effect("RAPL_DIS is the other way", report=to.toggling_platform("rapl_disabled")),
+        Effect("the platform's RAPL_DIS is the other way", report=to.toggling_platform("rapl_disabled")),
     )
     PLATFORM_INFO_CIPHERTEXT = (
         "snp.platform_info:ciphertext_hiding",

@@ -140,10 +140,10 @@ class Vault:
             return content
         if not self.directory.exists():
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            _write_once(self.directory / "README.txt", _README.encode())
-        with contextlib.suppress(FileExistsError):
-            _write_once(self.directory / (PREFIX + file), content)
+        for name, text in (("README.txt", _README.encode()), (PREFIX + file, content)):
+            if not (self.directory / name).exists():
+                with contextlib.suppress(FileExistsError):
+                    _write_once(self.directory / name, text)
         return self._read(file) or content
 
 

@@ -207,14 +207,14 @@ def test_evidence_without_a_fault_is_checked_before_it_leaves(
 @pytest.mark.parametrize(
     ("fault", "choice", "why"),
     [
-        (Fault.VEK_HWID_MASKED, {"signing_key": VekKind.VLEK}, "changes nothing for a VLEK"),
-        (Fault.CHIP_ALLOWED, {"signing_key": VekKind.VLEK}, "changes nothing for a VLEK"),
-        (Fault.MIT_VECTOR, {"report_version": 3}, "before report version 5"),
-        (Fault.PRODUCT, {"report_version": 2}, "before report version 3"),
-        (Fault.REPORT_VERSION, {"report_version": 2}, "before report version 3"),
+        (Fault.VEK_HWID_MASKED, {"signing_key": VekKind.VLEK}, "not about a VLEK"),
+        (Fault.CHIP_ALLOWED, {"signing_key": VekKind.VLEK}, "not about a VLEK"),
+        (Fault.MIT_VECTOR, {"report_version": 3}, "needs report version 5"),
+        (Fault.PRODUCT, {"report_version": 2}, "needs report version 3"),
+        (Fault.REPORT_VERSION, {"report_version": 2}, "needs report version 3"),
     ],
 )
-def test_a_fault_that_would_change_nothing_is_refused(
+def test_a_fault_that_the_report_cannot_have_is_refused(
     simulator: Simulator, fault: Fault, choice: dict[str, object], why: str
 ) -> None:
     with pytest.raises(ConfigError, match=why):
