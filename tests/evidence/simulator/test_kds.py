@@ -5,6 +5,8 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.errors import CollateralUnavailableError
 from app.evidence.simulator.authority import CertificateAuthority
@@ -203,6 +205,16 @@ def test_a_kds_without_keys_is_unavailable(tmp_path: Path) -> None:
     status, _, body = SimulatedKds(chip).respond("/vcek/v1/Milan/cert_chain", "")
     assert status == 503
     assert b"damaged" in body
+
+
+@given(path=st.text(max_size=80), query=st.text(max_size=80), prefix=st.sampled_from(["", "/vcek/v1/Milan/"]))
+def test_no_url_is_too_strange(kds: SimulatedKds, prefix: str, path: str, query: str) -> None:
+    assert kds.respond(prefix + path, query).status in {200, 400, 403, 404}
+
+
+@given(query=st.text(max_size=80) | st.text("blteesnpucodeSPL=&0123456789", max_size=80))
+def test_no_query_is_too_strange(kds: SimulatedKds, hwid: str, query: str) -> None:
+    assert kds.respond(f"/vcek/v1/Milan/{hwid}", query).status in {200, 400, 404}
 
 
 # Over HTTP, with the client that asks AMD

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.errors import WireError
 from app.evidence.simulator.memory import GuestMemory, PageFaultError
@@ -241,6 +243,20 @@ def test_a_service_without_a_manifest_is_an_invalid_request(service: UUID | None
         raise ServiceRefusedError("TPM_RC_INITIALIZE")
 
     assert bench(service, services={VTPM: refuse}).call() is ResultCode.INVALID_REQUEST
+
+
+@given(rax=st.sampled_from([ALL, SINGLE]) | st.integers(0, 2**64 - 1), operation=st.binary(max_size=100))
+def test_any_bytes_get_a_result_code(rax: int, operation: bytes) -> None:
+    assert bench().svsm.call(rax, operation, GuestMemory()).rax in set(ResultCode)
+
+
+@given(offset=st.integers(0, 87), byte=st.integers(0, 255))
+def test_any_byte_may_be_changed(offset: int, byte: int) -> None:
+    setup = bench(certificates=b"\xaa" * 2000)
+    raw = bytearray(setup.operation.encode())
+    raw[offset] = byte
+    answer = setup.svsm.call(SINGLE, bytes(raw), setup.memory)
+    assert answer.rax in set(ResultCode)
 
 
 # Sizes come back whatever happens to the buffers.
