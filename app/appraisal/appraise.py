@@ -84,7 +84,9 @@ def appraise(
         nonce=nonce,
         endorsements=endorsements,
         chain=verify_chain(leaf, intermediate, root, roots, at) if leaf else None,
-        revocation=check_revocation(endorsements.crl, intermediate, root, at),
+        revocation=check_revocation(
+            endorsements.crl, intermediate, root, at, absent_why=endorsements.crl_why or "none was looked for"
+        ),
         policy=policy,
         at=at,
     )

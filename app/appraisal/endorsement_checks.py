@@ -153,12 +153,13 @@ def check_revocation(subject: Subject) -> Finding:
     wish = subject.policy.root_of_trust
     status = subject.revocation
     state = status.state
+    why = f"CRL: {status.why}."
     expected = "the intermediate is not listed in a current CRL of the ARK"
     if state is RevocationState.REVOKED or state is RevocationState.INVALID:
-        return failed(CheckId.REVOCATION, expected, state.value, status.why)
+        return failed(CheckId.REVOCATION, expected, state.value, why)
     if state is RevocationState.CLEAR:
-        return passed(CheckId.REVOCATION, expected, state.value, status.why)
+        return passed(CheckId.REVOCATION, expected, state.value, why)
     if not wish.check_crl or wish.crl_unavailable == "ignore":
-        return not_requested(CheckId.REVOCATION, state.value, status.why)
+        return not_requested(CheckId.REVOCATION, state.value, why)
     remedy = "Provide a current CRL (evidence, --crl, store) or let the verifier reach the KDS."
-    return warned(CheckId.REVOCATION, expected, state.value, status.why, remedy)
+    return warned(CheckId.REVOCATION, expected, state.value, why, remedy)

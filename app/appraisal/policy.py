@@ -24,7 +24,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from app.wire.product import Cpuid, ProductLine
+from app.wire.product import ProductLine
 from app.wire.tcb import TcbVersion
 
 MAX_LIST = 4096
@@ -235,11 +235,6 @@ class Policy(_Section):
         """`sha256:` over the canonical JSON of the whole document, defaults written out."""
         document = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return f"sha256:{hashlib.sha256(document.encode()).hexdigest()}"
-
-    def microcode_floor(self, cpuid: Cpuid) -> tuple[int | None, int | None]:
-        """(minimum, recommended) microcode byte of this part, each None where none is stated."""
-        key = str(cpuid)
-        return self.policy.minimum_microcode.get(key), self.policy.recommended_microcode.get(key)
 
 
 def default_policy() -> Policy:

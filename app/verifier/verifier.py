@@ -96,6 +96,12 @@ class Verifier:
 
 
 def _demand_crl(endorsements: Endorsements, at: datetime) -> None:
-    status = check_revocation(endorsements.crl, endorsements.intermediate, endorsements.root, at)
+    status = check_revocation(
+        endorsements.crl,
+        endorsements.intermediate,
+        endorsements.root,
+        at,
+        absent_why=endorsements.crl_why,
+    )
     if status.state in _UNUSABLE:
         raise CollateralUnavailableError("a current CRL", status.why, source="CRL")
