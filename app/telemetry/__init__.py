@@ -1,0 +1,1 @@
+"""Logging, metrics and request ids. Knows nothing of what is attested."""
