@@ -23,7 +23,7 @@ from app.evidence.simulator.guest import Blobs, LinuxGuest
 from app.evidence.simulator.kds import SimulatedKds
 from app.evidence.simulator.launch import Launch
 from app.evidence.simulator.processor import REPORT_VERSIONS, SecurityProcessor
-from app.evidence.simulator.svsm import ManifestSource, Svsm
+from app.evidence.simulator.svsm import MANIFEST_VERSION, ManifestSource, Svsm
 from app.evidence.simulator.vault import Vault
 from app.evidence.worker_thread import run_in_daemon_thread
 from app.trust.names import VekKind
@@ -192,12 +192,11 @@ class SimulatorBackend:
         try:
             return self._guest.attest(nonce, single, manifest_version)
         except OSError as error:
-            raise BackendError(
-                Cause.SVSM_REFUSED,
-                f"the simulated SVSM refused ({error.strerror})",
-                "Ask for manifest version 0, the only one that it has",
-                errno=error.errno,
-            ) from error
+            remedy = "Look at the vTPM and at the certificate table that the simulator was given"
+            if manifest_version != MANIFEST_VERSION:
+                remedy = f"Ask for manifest version {MANIFEST_VERSION}, the only one that it has"
+            reason = f"the simulated SVSM refused ({error.strerror})"
+            raise BackendError(Cause.SVSM_REFUSED, reason, remedy, errno=error.errno) from error
 
 
 def _demand_possible(fault: Fault | None, report_version: int, signing_key: VekKind) -> None:
