@@ -313,6 +313,10 @@ def crl_cases() -> list[Case]:
         path = FOLDER / str(entry["file"])
         if path.stem in CRLS:
             cases.append(_case(good, CRLS[path.stem], id=f"crl-{path.stem}", trust_root=root, crl=path))
+    real = next(entry for entry in document()["real"] if entry["id"] == "milan-v2-baremetal-a")
+    crl = FOLDER / "crl/milan-vcek-crl-2023.der"
+    for name, at in (("current", "2023-06-01T00:00:00Z"), ("stale", NOW)):
+        cases.append(_case(real, ok(), id=f"crl-real-{name}", crl=crl, at=at))
     return cases
 
 
