@@ -63,7 +63,7 @@ class GuestPolicy:
         """
         if not value >> _POLICY_MBO & 1:
             raise WireError(POLICY_STRUCTURE, offset, f"reserved bit {_POLICY_MBO} must be one (0x{value:x})")
-        if not 0 <= value < _U64_END or value >> _POLICY_RESERVED_FROM:
+        if value >> _POLICY_RESERVED_FROM:
             raise WireError(
                 POLICY_STRUCTURE, offset, f"bits from {_POLICY_RESERVED_FROM} must be zero (0x{value:x})"
             )

@@ -43,12 +43,14 @@ def test_parse_is_the_inverse_of_encode(name: str, data: st.DataObject) -> None:
 
 
 @given(value=ANY_TCB)
+@settings(deadline=None)
 def test_tcb(value: tuple[TcbLayout, TcbVersion]) -> None:
     layout, tcb = value
     assert TcbVersion.parse(tcb.encode(layout), layout) == tcb
 
 
 @given(policy=of.policies, info=of.U64, key_info=of.key_infos)
+@settings(deadline=None)
 def test_bit_fields(policy: GuestPolicy, info: int, key_info: KeyInfo) -> None:
     assert GuestPolicy.parse(policy.encode()) == policy
     assert PlatformInfo.parse(info).encode() == info
@@ -56,11 +58,13 @@ def test_bit_fields(policy: GuestPolicy, info: int, key_info: KeyInfo) -> None:
 
 
 @given(raw=st.binary(max_size=100))
+@settings(deadline=None)
 def test_base64(raw: bytes) -> None:
     assert b64.decode(b64.encode(raw)) == raw
 
 
 @given(one=of.tcbs(TcbLayout.TURIN), other=of.tcbs(TcbLayout.TURIN), third=of.tcbs(TcbLayout.PRE_TURIN))
+@settings(deadline=None)
 def test_covers_is_a_partial_order(one: TcbVersion, other: TcbVersion, third: TcbVersion) -> None:
     assert one.covers(one)
     assert not (one.covers(other) and other.covers(one)) or one == other
@@ -90,6 +94,7 @@ def test_any_extension_is_refused(name: str, data: st.DataObject) -> None:
 
 
 @given(table=of.certificate_tables, data=st.data())
+@settings(deadline=None)
 def test_a_certificate_table_cut_short_is_refused(table: CertificateTable, data: st.DataObject) -> None:
     raw = table.encode()
     with pytest.raises(WireError):
@@ -97,5 +102,6 @@ def test_a_certificate_table_cut_short_is_refused(table: CertificateTable, data:
 
 
 @given(table=of.certificate_tables, padding=st.integers(0, 20000))
+@settings(deadline=None)
 def test_padding_says_nothing(table: CertificateTable, padding: int) -> None:
     assert CertificateTable.parse(table.encode() + bytes(padding)) == table

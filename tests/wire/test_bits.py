@@ -31,6 +31,7 @@ def flags(policy: GuestPolicy) -> set[str]:
         (0x3001F, (0, 31), {"smt"}),  # Azure
         (0xB0000, (0, 0), {"smt", "debug"}),
         (0x0133_0137, (1, 0x37), {"smt", "single_socket", "cxl", "ciphertext_hiding"}),
+        (0x2FFFF, (255, 255), set()),
     ],
 )
 def test_policies_in_use(value: int, abi: tuple[int, int], names: set[str]) -> None:
@@ -53,6 +54,8 @@ def test_policy_bit_17_must_be_one() -> None:
     ) as caught:
         GuestPolicy.parse(0x10000, offset=8)
     assert caught.value.structure == "GUEST_POLICY"
+    with pytest.raises(WireError, match=r"^GUEST_POLICY at 0x0: "):
+        GuestPolicy.parse(0)
 
 
 @pytest.mark.parametrize("value", [1 << 17 | 1 << bit for bit in range(26, 65)] + [-1])
@@ -64,13 +67,14 @@ def test_policy_bits_from_26_must_be_zero(value: int) -> None:
 @pytest.mark.parametrize(("major", "minor"), [(256, 0), (-1, 0), (0, 256), (0, -1)])
 def test_an_abi_number_may_not_spill_into_its_neighbours(major: int, minor: int) -> None:
     policy = dataclasses.replace(GuestPolicy.parse(0x30000), abi_major=major, abi_minor=minor)
-    with pytest.raises(WireError, match="does not fit two bytes"):
+    with pytest.raises(WireError, match=r"^GUEST_POLICY at 0x0: ABI .* does not fit two bytes$"):
         policy.encode()
 
 
 @pytest.mark.parametrize(
     ("value", "names", "unknown"),
     [
+        (0x0, set(), ()),
         (0x1, {"smt"}, ()),
         (0x25, {"smt", "ecc", "alias_check_complete"}, ()),
         (0x67, {"smt", "tsme", "ecc", "alias_check_complete"}, (6,)),  # a real Turin part

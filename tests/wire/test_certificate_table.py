@@ -72,6 +72,7 @@ def test_padding() -> None:
     assert len(padded) == 16384
     assert padded.startswith(table.encode())
     assert CertificateTable.parse(padded) == table
+    assert table.encode(52) == table.encode()
     assert CertificateTable.parse(bytes(SVSM_SIZE)) == CertificateTable(())
     assert CertificateTable(()).encode() == END
 

@@ -20,5 +20,6 @@ def test_no_known_guid_is_another_with_its_bytes_swapped() -> None:
     # Otherwise an entry of a certificate table could be read as either.
     swapped = {name.bytes_le for name in guid.NAMES}
     assert not swapped & {name.bytes for name in guid.NAMES}
+    assert guid.NULL.bytes == bytes(16)
     assert guid.NULL not in guid.NAMES
     assert all(len(name.bytes) == guid.SIZE for name in guid.NAMES)

@@ -68,6 +68,12 @@ def test_structure_alone_decides(
     assert kind in KIND_NAMES
 
 
+def test_the_largest_manifest() -> None:
+    raw = services((guid.VCEK, bytes(65536 - 48)))
+    assert len(raw) == 65536
+    assert parse_manifest(raw).encode() == raw
+
+
 def test_versions_and_keys() -> None:
     assert (EK.version, EK.ek.encode()) == (0, SWTPM_EK)
     assert (KEYS.version, [key.encode() for key in KEYS.keys]) == (1, [SWTPM_EK, AK])
