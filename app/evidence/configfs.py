@@ -142,10 +142,10 @@ class ConfigfsBackend:
         return ProbeReport(backend=self.name, simulated=self.simulated, checks=(*checks, device))
 
     async def aclose(self) -> None:
-        """Take no more requests; wait for the one in flight until it ends or is overdue."""
+        """Take no more requests; wait for the one in flight and for a probe until they end or are overdue."""
         self._pacer.close()
         if self._probing is not None:
-            self._probing.cancel()  # it only stops listening to its thread
+            await asyncio.wait({self._probing}, timeout=self._probe_timeout_s)
         await self._pacer.drain()
 
     async def _ask(self, sequence: Callable[[], T]) -> T:
