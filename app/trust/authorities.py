@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
+from app.trust.certificates import extensions_of
 from app.trust.issuance import issue_faults, key_fault
 from app.trust.names import common_name, intermediate_role, is_amd_organisation, root_line
 from app.trust.problem import ChainFault, ChainProblem
@@ -70,12 +71,9 @@ def _authority_faults(
     if why is not None:
         yield ChainFault.ALGORITHM, why
     try:
-        extensions = certificate.extensions
-    except x509.DuplicateExtension as error:
-        yield ChainFault.PROFILE, f"its extension {error.oid.dotted_string} occurs twice"
-        return
-    except (ValueError, TypeError, x509.UnsupportedGeneralNameType) as error:
-        yield ChainFault.PROFILE, f"its extensions cannot be read: {error}"
+        extensions = extensions_of(certificate)
+    except ValueError as error:
+        yield ChainFault.PROFILE, str(error)
         return
     for extension in extensions:
         if extension.critical and extension.oid not in _UNDERSTOOD:

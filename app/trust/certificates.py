@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.utils import CryptographyDeprecationWarning
 
 from app.errors import CertificateError
 from app.trust.memo import Memo
@@ -46,10 +45,11 @@ _warning_filters = Lock()
 
 
 @contextmanager
-def _serial_zero_is_known() -> "Iterator[None]":
+def _without_warnings() -> "Iterator[None]":
+    # cryptography warns of serial number 0 and of lengths in names, both of which are judged here.
     # The list of warning filters belongs to the process: one thread at a time may exchange it.
     with _warning_filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        warnings.simplefilter("ignore")
         yield
 
 
@@ -100,9 +100,10 @@ def load_crl(raw: bytes, source: str) -> x509.CertificateRevocationList:
             raise CertificateError(source, f"{len(blocks)} CRLs, want one")
         raw = blocks[0]
     try:
-        crl = x509.load_der_x509_crl(raw)
-        _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc, crl.extensions)
-    except (*_UNREADABLE, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        with _without_warnings():
+            crl = x509.load_der_x509_crl(raw)
+            _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc, crl.extensions)
+    except (*_UNREADABLE, x509.DuplicateExtension) as error:
         raise CertificateError(source, f"not a CRL: {error}") from error
     return crl
 
@@ -119,8 +120,23 @@ def is_crl_pem(raw: bytes) -> bool:
 
 def serial_number(certificate: x509.Certificate) -> int:
     """The serial number; 0 for every AMD leaf, which cryptography would warn about."""
-    with _serial_zero_is_known():
+    with _without_warnings():
         return certificate.serial_number
+
+
+def extensions_of(certificate: x509.Certificate) -> x509.Extensions:
+    """The extensions, each of which occurs once.
+
+    Raises:
+        ValueError: one occurs twice or cannot be read; the message is a clause about the certificate.
+    """
+    try:
+        with _without_warnings():
+            return certificate.extensions
+    except x509.DuplicateExtension as error:
+        raise ValueError(f"its extension {error.oid.dotted_string} occurs twice") from error
+    except _UNREADABLE as error:
+        raise ValueError(f"its extensions cannot be read: {error}") from error
 
 
 def der(signed: x509.Certificate | x509.CertificateRevocationList) -> bytes:
@@ -158,10 +174,11 @@ def _load_der(raw: bytes, source: str) -> x509.Certificate:
     certificate = _parsed.get(key)
     if certificate is None:
         try:
-            certificate = _parse(raw)
-            # These are decoded when first asked for; what cannot be decoded is no certificate.
-            _ = (certificate.subject, certificate.issuer)
-            _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+            with _without_warnings():
+                certificate = _parse(raw)
+                # These are decoded when first asked for; what cannot be decoded is no certificate.
+                _ = (certificate.subject, certificate.issuer)
+                _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
         except _UNREADABLE as error:
             raise CertificateError(source, f"not a certificate: {error}") from error
         if len(raw) <= _REMEMBERED_SIZE:
@@ -171,8 +188,7 @@ def _load_der(raw: bytes, source: str) -> x509.Certificate:
 
 def _parse(raw: bytes) -> x509.Certificate:
     try:
-        with _serial_zero_is_known():
-            return x509.load_der_x509_certificate(raw)
+        return x509.load_der_x509_certificate(raw)
     except ValueError as refusal:
         try:
             return cast("x509.Certificate", SerialZeroCertificate(raw))

@@ -160,7 +160,9 @@ class Collateral:
         """
         intermediate, root = chain
         what = f"the {kind.upper()} CRL ({line})"
-        known = self._crls.get((kind, root)) or await self._stored_crl(kind, root)
+        known = self._crls.get((kind, root))
+        if known is None:  # not `or`: a CRL without entries is false
+            known = await self._stored_crl(kind, root)
         if known is not None:
             state = check_revocation(known, intermediate, root, at).state
             if state in _DECIDED or self._answered_lately(what):

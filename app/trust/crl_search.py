@@ -54,19 +54,18 @@ class CrlSearch:
         An offered list that is not what it should be is chosen, so that it is refused.
         """
         best = self._best(offered)
+        chosen = ChosenCrl(best, Provenance.OFFERED)
+        if best is None:
+            chosen = ChosenCrl(None, None, "it was not asked for")
         state = self._state(best)
         if state is RevocationState.CLEAR:
-            best_of_ours = await self._look_up(allow_network=False)
             # Whoever offers a list may choose an older one: a revocation that we know of counts too.
-            if self._state(best_of_ours.crl) is RevocationState.REVOKED:
-                return best_of_ours
-        elif state in _UNDECIDED and want_crl:
+            known = await self._look_up(allow_network=False)
+            return known if self._state(known.crl) is RevocationState.REVOKED else chosen
+        if state in _UNDECIDED and want_crl:
             found = await self._look_up(allow_network=self.allow_network)
-            if found.crl is not None or best is None:
-                return found
-        if best is None:
-            return ChosenCrl(None, None, "it was not asked for")
-        return ChosenCrl(best, Provenance.OFFERED)
+            return chosen if found.crl is None and best is not None else found
+        return chosen
 
     async def _look_up(self, *, allow_network: bool) -> ChosenCrl:
         role = None if self.intermediate is None else intermediate_role(self.intermediate.subject)

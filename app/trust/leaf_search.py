@@ -82,9 +82,9 @@ class LeafSearch:
 
     def _likeness(self, leaf: "x509.Certificate") -> _Likeness:
         vek = read_vek(leaf)
-        if vek.kind is not _KINDS.get(self.report.key_info.signing_key):
+        if vek.line is None or vek.kind is not _KINDS.get(self.report.key_info.signing_key):
             return _Likeness.NONE
-        if vek.line is None or vek.hwid != self.report.chip_id[: vek.line.hwid_size]:
+        if vek.hwid != self.report.chip_id[: vek.line.hwid_size]:
             return _Likeness.KIND
         same_tcb = vek.tcb is not None and vek.tcb == self._reported_tcb(vek.line)
         return _Likeness.CHIP_AND_TCB if same_tcb else _Likeness.CHIP

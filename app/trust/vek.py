@@ -13,6 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from app.trust.certificates import extensions_of
 from app.trust.names import VekKind, common_name, intermediate_role, leaf_kind, root_line
 from app.trust.problem import ChainFault, ChainProblem
 from app.wire.product import ProductLine
@@ -99,12 +100,9 @@ class _Reader:
     def _extensions(self) -> "Mapping[str, bytes]":
         values: dict[str, bytes] = {}
         try:
-            extensions = self.certificate.extensions
-        except x509.DuplicateExtension as error:
-            self._fault(f"its extension {error.oid.dotted_string} occurs twice")
-            return values
-        except (ValueError, TypeError, x509.UnsupportedGeneralNameType) as error:
-            self._fault(f"its extensions cannot be read: {error}")
+            extensions = extensions_of(self.certificate)
+        except ValueError as error:
+            self._fault(str(error))
             return values
         for extension in extensions:
             oid = extension.oid.dotted_string
