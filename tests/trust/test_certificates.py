@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.utils import CryptographyDeprecationWarning
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import CertificateError
@@ -177,6 +177,7 @@ def test_what_is_not_one_crl_is_one_clear_error(list_of_ours: x509.CertificateRe
 
 
 @pytest.mark.parametrize("load", [load_certificate, load_certificates, load_crl])
+@settings(deadline=None)
 @given(raw=st.binary(max_size=300) | st.binary(max_size=100).map(lambda tail: b"-----BEGIN " + tail))
 def test_arbitrary_bytes_raise_only_certificate_error(
     load: Callable[[bytes, str], object], raw: bytes
@@ -185,6 +186,7 @@ def test_arbitrary_bytes_raise_only_certificate_error(
         load(raw, "anything")
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_altered_certificates_load_or_raise_certificate_error(data: st.DataObject) -> None:
     raw = bytearray(data.draw(st.sampled_from([LEAF, INTERMEDIATE, ROOT])))

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import CertificateError
@@ -475,6 +475,7 @@ def test_the_count_of_unused_bits_is_not_a_place_to_hide(index: dict[str, Any], 
     assert hidden > 0
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_no_altered_chain_raises_or_holds(data: st.DataObject) -> None:
     real = milan()

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,37 +57,41 @@ def test_a_list_serves_both_kinds_of_leaf(
 
 
 @pytest.mark.parametrize(
-    ("offered", "reason"),
+    ("make", "reason"),
     [
-        (OfferedEndorsements(roots=(pki.ark().issue(),)), "it is not a root that is trusted here"),
-        (OfferedEndorsements(intermediates=(ASK,)), "no trusted certificate of its issuer, ARK-Milan"),
+        (lambda: OfferedEndorsements(roots=(pki.ark().issue(),)), "it is not a root that is trusted here"),
         (
-            OfferedEndorsements(intermediates=(pki.ask().issue(),), roots=(ARK,)),
+            lambda: OfferedEndorsements(intermediates=(ASK,)),
+            "no trusted certificate of its issuer, ARK-Milan",
+        ),
+        (
+            lambda: OfferedEndorsements(intermediates=(pki.ask().issue(),), roots=(ARK,)),
             "intermediate: it was not signed by the key of ARK-Milan",
         ),
-        (OfferedEndorsements((LEAF,)), "leaf: no certificate of its issuer, SEV-Milan, was offered"),
-        (OfferedEndorsements((LEAF,), (ASK,)), "no trusted certificate of its issuer"),
+        (lambda: OfferedEndorsements((LEAF,)), "leaf: no certificate of its issuer, SEV-Milan, was offered"),
+        (lambda: OfferedEndorsements((LEAF,), (ASK,)), "no trusted certificate of its issuer"),
         (
-            OfferedEndorsements((pki.vcek().issue(),), (ASK,), (ARK,)),
+            lambda: OfferedEndorsements((pki.vcek().issue(),), (ASK,), (ARK,)),
             "leaf: it was not signed by the key of SEV-Milan",
         ),
         (
-            OfferedEndorsements((pki.vlek().issue(),), (ASK,), (ARK,)),
+            lambda: OfferedEndorsements((pki.vlek().issue(),), (ASK,), (ARK,)),
             "a VLEK certificate comes with the evidence",
         ),
         (
-            OfferedEndorsements(roots=(ARK,), crls=(pki.crl(pki.named("ARK-Genoa")),)),
+            lambda: OfferedEndorsements(roots=(ARK,), crls=(pki.crl(pki.named("ARK-Genoa")),)),
             "no trusted certificate of its issuer, ARK-Genoa",
         ),
         (
-            OfferedEndorsements(roots=(ARK,), crls=(pki.crl(pki.named("ARK-Milan")),)),
+            lambda: OfferedEndorsements(roots=(ARK,), crls=(pki.crl(pki.named("ARK-Milan")),)),
             "it was not signed by the key of ARK-Milan",
         ),
     ],
 )
 def test_what_does_not_verify_keeps_everything_out(
-    store: EndorsementStore, offered: OfferedEndorsements, reason: str
+    store: EndorsementStore, make: Callable[[], OfferedEndorsements], reason: str
 ) -> None:
+    offered = make()
     genuine = OfferedEndorsements(roots=(ARK,)) if offered.roots else OfferedEndorsements()
     with pytest.raises(CertificateError, match=reason):
         import_endorsements(store, genuine + offered, AMD, pki.AT)

@@ -156,33 +156,38 @@ def test_over_a_real_socket() -> None:
 @pytest.mark.parametrize(
     ("ask", "url", "content", "reason"),
     [
-        (fetch_chain, CHAIN, b"<html>", "KDS answered with not a certificate"),
-        (fetch_chain, CHAIN, b"", "KDS answered with not a certificate"),
-        (fetch_chain, CHAIN, pem(pki.ark().issue()), "not one intermediate and its root"),
-        (fetch_chain, CHAIN, pem(pki.ark().issue(), pki.ask().issue()), "not one intermediate and its root"),
+        (fetch_chain, CHAIN, lambda: b"<html>", "KDS answered with not a certificate"),
+        (fetch_chain, CHAIN, lambda: b"", "KDS answered with not a certificate"),
+        (fetch_chain, CHAIN, lambda: pem(pki.ark().issue()), "not one intermediate and its root"),
         (
             fetch_chain,
             CHAIN,
-            pem(pki.ask(ProductLine.GENOA).issue(), pki.ark(ProductLine.GENOA).issue()),
+            lambda: pem(pki.ark().issue(), pki.ask().issue()),
             "not one intermediate and its root",
         ),
-        (fetch_crl, CRL, milan().root, "KDS answered with not a CRL"),
-        (fetch_vcek, None, milan().leaf, "the certificate of another chip or TCB"),
-        (fetch_vcek, None, der(pki.vlek().issue()), "the certificate of another chip or TCB"),
+        (
+            fetch_chain,
+            CHAIN,
+            lambda: pem(pki.ask(ProductLine.GENOA).issue(), pki.ark(ProductLine.GENOA).issue()),
+            "not one intermediate and its root",
+        ),
+        (fetch_crl, CRL, lambda: milan().root, "KDS answered with not a CRL"),
+        (fetch_vcek, None, lambda: milan().leaf, "the certificate of another chip or TCB"),
+        (fetch_vcek, None, lambda: der(pki.vlek().issue()), "the certificate of another chip or TCB"),
         (
             fetch_vcek,
             None,
-            der(pki.vcek(ProductLine.GENOA).issue()),
+            lambda: der(pki.vcek(ProductLine.GENOA).issue()),
             "the certificate of another chip or TCB",
         ),
-        (fetch_vcek, None, milan().leaf[:-1], "KDS answered with not a certificate"),
+        (fetch_vcek, None, lambda: milan().leaf[:-1], "KDS answered with not a certificate"),
     ],
 )
 def test_an_unreadable_answer_is_no_answer(
-    kds: respx.MockRouter, ask: Ask, url: str | None, content: bytes, reason: str
+    kds: respx.MockRouter, ask: Ask, url: str | None, content: Callable[[], bytes], reason: str
 ) -> None:
-    kds.get(url).respond(content=content) if url else kds.get(url__startswith=AMD_KDS).respond(
-        content=content
+    kds.get(url).respond(content=content()) if url else kds.get(url__startswith=AMD_KDS).respond(
+        content=content()
     )
     error = refusal(ask)
     assert reason in error.reason

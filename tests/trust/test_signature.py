@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import AttestError, WireError
@@ -80,6 +80,7 @@ def test_a_key_that_cannot_be_read_signs_no_report() -> None:
     assert not verify_report_signature(milan().parsed_report, load_certificate(unreadable, "unreadable"))
 
 
+@settings(deadline=None)
 @given(bit=st.integers(0, SIGNED_SIZE * 8 - 1))
 def test_no_altered_bit_of_the_signed_part_is_accepted(bit: int) -> None:
     raw = bytearray(milan().report)

@@ -1,6 +1,7 @@
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,23 +77,23 @@ def test_trustees_flat_layout_is_read_for_the_tcb_it_holds(store: EndorsementSto
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not a certificate"),
-        (milan().leaf, "another chip or TCB"),
-        (der(pki.vcek().issue())[:-1], "not a certificate"),
+        (lambda: b"", "not a certificate"),
+        (lambda: milan().leaf, "another chip or TCB"),
+        (lambda: der(pki.vcek().issue())[:-1], "not a certificate"),
         (
-            der(pki.vcek(tcb=TcbVersion(bootloader=4, tee=0, snp=24, microcode=1)).issue()),
+            lambda: der(pki.vcek(tcb=TcbVersion(bootloader=4, tee=0, snp=24, microcode=1)).issue()),
             "another chip or TCB",
         ),
-        (der(pki.vlek().issue()), "another chip or TCB"),
-        (bytes(70_000), "at most 65536"),
+        (lambda: der(pki.vlek().issue()), "another chip or TCB"),
+        (lambda: bytes(70_000), "at most 65536"),
     ],
 )
 def test_a_damaged_or_misfiled_vcek_is_as_good_as_absent(
-    store: EndorsementStore, content: bytes, reason: str
+    store: EndorsementStore, content: Callable[[], bytes], reason: str
 ) -> None:
     leaf = pki.vcek().issue()
     path = store.keep_vcek(read_vek(leaf))
-    path.write_bytes(content)
+    path.write_bytes(content())
     with capture_logs() as logs:
         assert store.vcek(MILAN, HWID, MILAN_TCB) is None
     (log,) = logs

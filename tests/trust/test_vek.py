@@ -6,7 +6,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.trust.certificates import load_certificate
@@ -239,6 +239,7 @@ def test_reading_twice_costs_once() -> None:
     assert read_vek(certificate) is read_vek(certificate)
 
 
+@settings(deadline=None)
 @given(
     raw=st.binary(max_size=80),
     arc=st.sampled_from(["1", "2", "3.1", "3.2", "3.3", "3.8", "3.9", "4", "5"]),
