@@ -86,14 +86,28 @@ class Collateral:
             CollateralUnavailableError: neither memory nor store nor KDS has it.
         """
         known = self._veks.get((line, hwid, tcb))
-        if known is None and self._store is not None:
-            known = await asyncio.to_thread(self._store.vcek, line, hwid, tcb)
-            if known is not None:
-                self._veks.put((line, hwid, tcb), known)
+        if known is None:
+            known = await self._stored_vcek(line, hwid, tcb)
         if known is not None:
             return known, Provenance.STORE
         kds = self._demand_kds(f"the VCEK certificate ({line})", line, allow_network=allow_network)
         return await kds.fetch_vcek(line, hwid, tcb), Provenance.KDS
+
+    async def _stored_vcek(
+        self, line: "ProductLine", hwid: bytes, tcb: "TcbVersion"
+    ) -> "x509.Certificate | None":
+        if self._store is None:
+            return None
+        stored = await asyncio.to_thread(self._store.vcek, line, hwid, tcb)
+        if stored is None:
+            return None
+        issuer = await self._local_issuer(stored)
+        if issuer is not None and not is_issued_by(stored, issuer):
+            # A damaged file must not make genuine evidence look forged.
+            _log.warning("store.ignored", reason="the VCEK certificate is not signed by its issuer")
+            return None
+        self._veks.put((line, hwid, tcb), stored)
+        return stored
 
     async def keep_vcek(self, leaf: "x509.Certificate") -> None:
         """Remember and store a VCEK certificate whose chain holds."""
@@ -115,20 +129,20 @@ class Collateral:
             CollateralUnavailableError: neither the roots nor the store has it, and KDS does not
                 answer, or with a chain that does not hold.
         """
-        found = self.known_issuer(certificate)
-        if (found is None or not is_issued_by(certificate, found)) and self._store is not None:
-            self._admit(await asyncio.to_thread(self._store.authorities), Provenance.STORE)
-            found = self.known_issuer(certificate)
+        found = await self._local_issuer(certificate)
         if found is None or (
             self.can_ask(allow_network=allow_network) and not is_issued_by(certificate, found)
         ):
             await self._fetch_chain(kind, line, allow_network=allow_network)
-            found = self.known_issuer(certificate)
+            found = find_issuer(certificate, self._authorities)
         return found
 
-    def known_issuer(self, certificate: "x509.Certificate") -> "x509.Certificate | None":
-        """As `issuer`, of the authorities in memory."""
-        return find_issuer(certificate, self._authorities)
+    async def _local_issuer(self, certificate: "x509.Certificate") -> "x509.Certificate | None":
+        found = find_issuer(certificate, self._authorities)
+        if (found is None or not is_issued_by(certificate, found)) and self._store is not None:
+            self._admit(await asyncio.to_thread(self._store.authorities), Provenance.STORE)
+            found = find_issuer(certificate, self._authorities)
+        return found
 
     def provenance(self, authority: "x509.Certificate") -> Provenance:
         """Where an authority that was returned here came from."""
@@ -210,7 +224,7 @@ class Collateral:
         new = [one for one in certificates if one not in self._authorities]
         self._authorities |= {one: provenance for one in new if self._roots.match(one)}
         for one in new:
-            root = self.known_issuer(one)
+            root = find_issuer(one, self._authorities)
             if root is not None and not authority_problems(one, root, self._roots):
                 self._authorities[one] = provenance
 

@@ -124,7 +124,7 @@ async def _body(question: Question, response: httpx.Response) -> bytes:
         after_s = _retry_after_s(response.headers.get("Retry-After"))
         raise KdsTroubleError(f"it answered {status}", status=status, retry_after_s=after_s)
     if status == httpx.codes.NOT_FOUND:
-        raise question.unavailable("KDS knows no such chip or TCB", status=status)
+        raise question.unavailable("KDS has none", status=status)
     if status != httpx.codes.OK:
         raise question.unavailable(f"KDS answered {status}", status=status)
     if response.headers.get("Content-Encoding", "identity") != "identity":

@@ -149,7 +149,7 @@ def _role(certificate: "x509.Certificate") -> _Role | None:
     if leaf_kind(certificate.subject):
         return "leaves"
     name = common_name(certificate.subject) or ""
-    if certificate.subject == certificate.issuer or name.startswith("ARK-"):
+    if name.startswith("ARK-"):
         return "roots"
     if name.startswith("SEV-"):
         return "intermediates"

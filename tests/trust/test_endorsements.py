@@ -495,6 +495,33 @@ def test_authorities_in_the_store_that_do_not_verify_are_not_used(
     assert error.what == "the VCEK certificate chain (Milan)"
 
 
+def test_a_stored_leaf_whose_signature_is_damaged_is_as_good_as_absent(
+    own_roots: TrustRoots,
+    store: EndorsementStore,
+    kds: respx.MockRouter,
+    report: AttestationReport,
+    whole: OfferedEndorsements,
+) -> None:
+    import_endorsements(store, whole, own_roots, AT)
+    (path,) = store.path.glob("vcek/*/*.der")
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    bench = Bench(own_roots, store)
+    assert "the store does not hold it" in bench.refusal(report, online=False).reason
+    kds.get(VCEK_URL).respond(content=sound)
+    assert bench.gather(report).leaf_from is KDS
+    assert path.read_bytes() == sound
+    assert bench.gather(report, online=False).leaf_from is STORE
+
+
+def test_a_stored_leaf_whose_issuer_is_offered_is_judged_with_it(
+    own_roots: TrustRoots, store: EndorsementStore, report: AttestationReport, whole: OfferedEndorsements
+) -> None:
+    store.keep_vcek(read_vek(whole.leaves[0]))
+    found = Bench(own_roots, store).gather(report, replace(whole, leaves=()), online=False)
+    assert (found.leaf, found.leaf_from, found.signature_valid) == (whole.leaves[0], STORE, True)
+
+
 # A KDS that answers with what does not verify is a KDS without an answer
 
 
@@ -660,7 +687,7 @@ def test_no_crl_is_never_an_error_here(
     forged = der(pki.crl(whole.roots[0].subject, key="stranger"))
     for answer, why in (
         (httpx.Response(503), "it answered 503"),
-        (httpx.Response(404), "KDS knows no such"),
+        (httpx.Response(404), "KDS has none"),
         (httpx.Response(200, content=b"?"), "KDS answered with not a CRL"),
         (httpx.Response(200, content=forged), "a CRL that does not hold: it was not signed by the key of"),
     ):

@@ -96,7 +96,9 @@ def test_roles_by_name() -> None:
     odd_intermediate = pki.ask().but(subject=pki.named("SEV-Naples")).issue()
     odd_root = pki.ark().but(subject=pki.named("ARK-Naples")).issue()
     nameless = pki.vcek().but(subject=x509.Name([])).issue()
-    everything = (vlek, asvk, ARK, odd_leaf, odd_intermediate, odd_root, nameless, STRANGER)
+    web = pki.named("web.example", ())
+    own = pki.Plan(subject=web, issuer=web, key=pki.ec_key("web"), signer=pki.ec_key("web")).issue()
+    everything = (vlek, asvk, ARK, odd_leaf, odd_intermediate, odd_root, nameless, STRANGER, own)
     assert OfferedEndorsements.sort(everything) == OfferedEndorsements(
         (vlek, nameless), (asvk, odd_leaf, odd_intermediate), (ARK, odd_root)
     )
