@@ -1,0 +1,31 @@
+"""`svsm-attest inspect`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli import terminal
+from app.cli.failure import about
+from app.cli.files import display_name, read_file
+from app.cli.inspection.identify import MAX_SIZE, identify
+from app.cli.inspection.view import render
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file, or - for standard input.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Say what a file is, by its content, and decode it.
+
+    Reports (bare or wrapped), certificates, PEM bundles, CRLs, certificate tables, manifests of an
+    SVSM, TPM public keys, evidence and verdicts. Nothing is judged: that is what `verify` does.
+    """
+    raw = read_file(file, MAX_SIZE)
+    name = display_name(file)
+    with about(name):
+        sheet = identify(raw)
+    if as_json:
+        terminal.print_json({"file": name, **sheet.to_json()})
+    else:
+        terminal.show(*render(sheet, file.name if name != "standard input" else name))
