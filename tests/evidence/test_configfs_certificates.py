@@ -128,6 +128,19 @@ def test_certificates_for_another_chip_are_not_given_away(bench: Bench) -> None:
     assert "another chip or TCB" in logs[0]["reason"]
 
 
+def test_another_tcb_is_another_question(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    tcb = [b"old"]
+    monkeypatch.setattr("app.evidence.configfs._certificate_key", lambda _: (b"chip", tcb[0]))
+    bench.knobs.set("plain_certificates", DIGITS)
+    backend = new_backend(bench, fetch_certificates=True)
+    before = int(bench.knobs.get("calls"))
+    assert collect(backend).certificates == TABLE
+    tcb[0] = b"new"  # a firmware update under a running VM
+    bench.knobs.set("plain_certificates", b"\n")
+    assert collect(backend).certificates is None
+    assert int(bench.knobs.get("calls")) == before + 4
+
+
 def test_a_plain_report_that_is_none(bench: Bench) -> None:
     bench.knobs.set("plain_certificates", DIGITS)
     bench.knobs.set("plain_version", 9)

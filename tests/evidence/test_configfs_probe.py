@@ -10,7 +10,7 @@ import pytest
 from app.evidence.backend import ProbeCheck, ProbeReport
 from app.evidence.configfs import ConfigfsBackend
 from app.wire.evidence import Service
-from tests.evidence.replay.bench import Bench, NotAvailableError
+from tests.evidence.replay.bench import NOBODY, Bench, NotAvailableError
 from tests.evidence.rig import NONCE, new_backend, run
 
 NAMES = ["configfs", "entry", "provider", "svsm", "permission", "device"]
@@ -70,6 +70,17 @@ def test_requests_that_cannot_be_written(bench: Bench, monkeypatch: pytest.Monke
     report = run(new_backend(bench).probe())
     assert outcome(report) == ["configfs", "entry", "provider", "svsm", "(permission)", "device"]
     assert report.checks[4].remedy
+
+
+def test_the_effective_user_is_the_one_who_counts(bench: Bench) -> None:
+    os.chown(bench.report, NOBODY, NOBODY)  # so that it may make entries, and yet not write to them
+    os.seteuid(NOBODY)
+    try:
+        report = run(new_backend(bench).probe())
+    finally:
+        os.seteuid(0)
+        os.chown(bench.report, 0, 0)
+    assert outcome(report) == ["configfs", "entry", "provider", "svsm", "(permission)", "device"]
 
 
 def test_nobody_waits_long_while_the_kernel_is_busy(bench: Bench) -> None:

@@ -50,12 +50,16 @@ class Device:
 
 
 def play(scenario: Callable[[Time, DevicePacer, Device], Coroutine[Any, Any, None]]) -> None:
+    complaints: list[object] = []
+
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         time = Time()
         pacer = DevicePacer(2.0, clock=time.clock, sleep=time.sleep)
         await asyncio.wait_for(scenario(time, pacer, Device(time, pacer)), 10)
 
     asyncio.run(main())
+    assert complaints == []
 
 
 def test_the_first_request_waits_for_nothing() -> None:
@@ -180,9 +184,6 @@ def test_a_cancelled_caller_does_not_free_the_device() -> None:
 
 def test_nobody_has_to_fetch_the_error_of_an_abandoned_request() -> None:
     async def scenario(_time: Time, pacer: DevicePacer, device: Device) -> None:
-        complaints: list[object] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-
         async def broken() -> None:
             await asyncio.sleep(0)
             raise ValueError("nobody listens")
@@ -192,7 +193,6 @@ def test_nobody_has_to_fetch_the_error_of_an_abandoned_request() -> None:
         caller.cancel()
         await asyncio.wait([caller])
         await device.ask("b")
-        assert complaints == []
 
     play(scenario)
 
@@ -291,7 +291,7 @@ def test_how_long_a_newcomer_would_wait() -> None:
 
 
 def test_closing_refuses_whatever_has_not_started() -> None:
-    async def scenario(_time: Time, pacer: DevicePacer, device: Device) -> None:
+    async def scenario(time: Time, pacer: DevicePacer, device: Device) -> None:
         leave = asyncio.Event()
 
         async def held() -> str:
@@ -313,6 +313,7 @@ def test_closing_refuses_whatever_has_not_started() -> None:
             with pytest.raises(PacerClosedError):
                 await late
         assert device.log == []
+        assert time.slept == []  # and does not let it wait for the refusal
 
     play(scenario)
 

@@ -109,6 +109,16 @@ class Tsm:
         self.disturb = 0  # so many reports are followed by a write of somebody else's
         self.lock = threading.Lock()
 
+    def register(self, provider: Provider) -> None:
+        with self.lock:
+            if self.provider is not None or self.entries:
+                raise fail(errno.EBUSY)
+            self.provider = provider
+
+    def unregister(self) -> None:
+        with self.lock:
+            self.provider = None
+
     def make(self, name: str) -> None:
         with self.lock:
             if self.provider is None:

@@ -92,7 +92,10 @@ class TsmFiles(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no type
 
     def turn_knob(self, name: str, text: bytes) -> None:
         if name == "present":
-            self._tsm.provider = self._provider if int(text) else None
+            if int(text):
+                self._tsm.register(self._provider)
+            else:
+                self._tsm.unregister()
         elif name in {"disturb", "text_limit"}:
             setattr(self._tsm, name, int(text))
         elif name == "oops_kills":

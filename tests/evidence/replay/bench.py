@@ -127,6 +127,14 @@ class Bench:
             self._take_away()
             self._bring_back(vmpl=2)
 
+    def comes_back(self) -> bool:
+        """Is a provider accepted now that none is there?"""
+        try:
+            self._bring_back(vmpl=2)
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return True
+
     def _take_away(self) -> None:
         if self.emulated:
             (self.knobs.folder / "present").write_text("0")

@@ -128,6 +128,7 @@ def race(bench: Bench, _: list[str]) -> Iterator[object]:
     ("mkdir", "ENXIO"),
     ("inblob", ([64], 1)),
     ("outblob", "ENXIO"),
+    ("a provider comes back while there is an entry", False),
 )
 def provider_gone(bench: Bench, _: list[str]) -> Iterator[object]:
     with bench.entry() as entry:
@@ -142,7 +143,8 @@ def provider_gone(bench: Bench, _: list[str]) -> Iterator[object]:
             yield attempt((bench.report / "late").mkdir)
             yield written(entry, "inblob", NONCE)
             yield see(entry / "outblob")
-            entry.rmdir()  # no provider registers as long as there is an entry
+            yield bench.comes_back()
+            entry.rmdir()
 
 
 @section(
