@@ -36,6 +36,7 @@ class Expected:
     chain: frozenset[str] = frozenset()
     malformed: str | None = None  # part of the error's detail; then there is no verdict at all
     unsupported_version: bool = False
+    bad_nonce: bool = False
     unavailable: bool = False
 
 
@@ -72,6 +73,7 @@ def malformed(detail: str) -> Expected:
 
 VERSION = Expected(genuine=False, malformed="is not supported", unsupported_version=True)
 UNAVAILABLE = Expected(genuine=False, unavailable=True)
+NONCE = Expected(genuine=False, malformed="32 bytes, want exactly 64", bad_nonce=True)
 SIGNATURE = fails("snp.signature")
 REPORT = "ATTESTATION_REPORT at 0x"
 
@@ -179,7 +181,7 @@ SYNTHETIC: dict[str, Expected] = {
     "svsm-vtpm-swapped-order": fails("snp.report_data", "vtpm.binding", genuine=True),
     "svsm-vtpm-tpm2b": malformed("TPMT_PUBLIC at 0x0: starts with its own size"),
     "svsm-vtpm-other-nonce": fails("snp.report_data", "vtpm.binding", genuine=True),
-    "svsm-vtpm-short-nonce": malformed("nonce: 32 bytes, want exactly 64"),
+    "svsm-vtpm-short-nonce": NONCE,
     "svsm-vtpm-vmpl1": fails("snp.vmpl", "vtpm.binding", genuine=True),
     "svsm-vtpm-manifest-trailing": malformed("TPMT_PUBLIC at 0x13a: 1 bytes follow"),
 }
