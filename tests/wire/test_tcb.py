@@ -5,11 +5,16 @@ from app.wire.tcb import TcbLayout, TcbVersion
 
 MILAN = TcbVersion(bootloader=4, tee=1, snp=0x18, microcode=0xDB)
 TURIN = TcbVersion(fmc=1, bootloader=2, tee=3, snp=4, microcode=0x47)
+HIGHEST = TcbVersion(bootloader=255, tee=255, snp=255, microcode=255)
 
 
 @pytest.mark.parametrize(
     ("tcb", "layout", "raw"),
-    [(MILAN, TcbLayout.PRE_TURIN, "04010000000018db"), (TURIN, TcbLayout.TURIN, "0102030400000047")],
+    [
+        (MILAN, TcbLayout.PRE_TURIN, "04010000000018db"),
+        (HIGHEST, TcbLayout.PRE_TURIN, "ffff00000000ffff"),
+        (TURIN, TcbLayout.TURIN, "0102030400000047"),
+    ],
 )
 def test_byte_positions(tcb: TcbVersion, layout: TcbLayout, raw: str) -> None:
     assert TcbVersion.parse(bytes.fromhex(raw), layout) == tcb
@@ -32,19 +37,19 @@ def test_reserved_bytes(layout: TcbLayout, reserved: set[int]) -> None:
 
 @pytest.mark.parametrize("size", [0, 7, 9, 64])
 def test_exactly_eight_bytes(size: int) -> None:
-    with pytest.raises(WireError, match=f"{size} bytes, want 8"):
+    with pytest.raises(WireError, match=f"^TCB_VERSION at 0x0: {size} bytes, want 8$"):
         TcbVersion.parse(bytes(size), TcbLayout.TURIN)
 
 
 @pytest.mark.parametrize(("tcb", "layout"), [(MILAN, TcbLayout.TURIN), (TURIN, TcbLayout.PRE_TURIN)])
 def test_fmc_belongs_to_turin(tcb: TcbVersion, layout: TcbLayout) -> None:
-    with pytest.raises(WireError, match="fmc is present exactly in the Turin layout"):
+    with pytest.raises(WireError, match=r"^TCB_VERSION at 0x0: fmc is present exactly in the Turin layout$"):
         tcb.encode(layout)
 
 
 @pytest.mark.parametrize("value", [-1, 256])
 def test_a_component_is_one_byte(value: int) -> None:
-    with pytest.raises(WireError, match=f"snp {value} does not fit one byte"):
+    with pytest.raises(WireError, match=f"^TCB_VERSION at 0x0: snp {value} does not fit one byte$"):
         TcbVersion(bootloader=0, tee=0, snp=value, microcode=0).encode(TcbLayout.PRE_TURIN)
 
 
