@@ -1,0 +1,76 @@
+"""`python -m tests.kernel.rig [PYTEST ARGUMENTS]`: the tests of configfs-tsm, against a real kernel."""
+
+import fcntl
+import shlex
+import sys
+from pathlib import Path
+
+from . import modules, packages
+from .guest import Guest, GuestError
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+CACHE = REPOSITORY / ".run/kernel"
+ROOT_MODULES = ("9p", "9pnet_virtio")
+TEST_MODULES = ("configfs", "tsm")
+
+
+def tests() -> list[str]:
+    """In this order: the ladder wants a kernel without configfs, and leaves a provider behind."""
+    backend = sorted((REPOSITORY / "tests/evidence").glob("test_configfs*.py"))
+    return [
+        "tests/kernel/test_ladder.py",
+        *(str(path.relative_to(REPOSITORY)) for path in backend),
+        "tests/kernel/test_lifecycle.py",
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Builds what is missing, runs pytest in the guest, and hands out its exit status."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            packages.install_tools()
+            release = packages.unpack_kernel(CACHE / "kernel")
+        except packages.UnavailableError as reason:
+            sys.stdout.write(f"SKIPPED: kernel-test: {reason}\n")
+            return 0
+        try:
+            only_options = all(argument.startswith("-") for argument in arguments)
+            return run_tests(release, [*tests(), *arguments] if only_options else arguments)
+        except GuestError as failure:
+            sys.stderr.write(f"FAILED: kernel-test: {failure}\n")
+            return 1
+
+
+def run_tests(release: str, arguments: list[str]) -> int:
+    """Runs pytest with these arguments in a guest that runs this kernel release."""
+    kernel = CACHE / "kernel"
+    provider = modules.compile_provider(kernel, release, CACHE / "provider")
+    loadable = CACHE / "modules"
+    modules.unpack_modules(kernel, release, TEST_MODULES, loadable)
+    (loadable / provider.name).write_bytes(provider.read_bytes())
+    busybox = kernel / "bin/busybox"
+    guest = Guest(
+        kernel=kernel / f"boot/vmlinuz-{release}",
+        boot_modules=modules.unpack_modules(kernel, release, ROOT_MODULES, CACHE / "boot-modules"),
+        busybox=busybox,
+        folder=CACHE / "guest",
+    )
+    environment = {
+        "SVSM_ATTEST_KERNEL_MODULES": loadable,
+        "SVSM_ATTEST_KERNEL_BUSYBOX": busybox,
+        "SVSM_ATTEST_TSM_REPORT": "/sys/kernel/config/tsm/report",
+        "SVSM_ATTEST_TSM_CONTROL": f"/sys/module/{provider.stem}/parameters",
+        "SVSM_ATTEST_TSM_LOAD": f"{busybox} insmod {loadable / provider.name}",
+        "SVSM_ATTEST_TSM_UNLOAD": f"{busybox} rmmod {provider.stem}",
+    }
+    settings = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in environment.items())
+    pytest = "-m pytest --quiet --color=no -p no:cacheprovider"
+    return guest.run(
+        f"cd {shlex.quote(str(REPOSITORY))} && {settings} .venv/bin/python {pytest} {shlex.join(arguments)}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
