@@ -33,8 +33,13 @@ def _text(value: object) -> object:
     raise ValueError("want a time as RFC 3339 text")
 
 
+def _whole(value: object) -> object:
+    """JSON knows one kind of number: 1.0 is 1."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 DirectBinding = Annotated[Literal["direct"], BeforeValidator(demand_direct)]
-ManifestVersion = Annotated[int, Field(strict=True, ge=0, le=0xFFFFFFFF)]
+ManifestVersion = Annotated[int, Field(strict=True, ge=0, le=0xFFFFFFFF), BeforeValidator(_whole)]
 ShortText = Annotated[str, StringConstraints(max_length=256)]
 
 

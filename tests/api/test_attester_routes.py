@@ -104,7 +104,7 @@ BAD_BODIES: list[tuple[Any, str, str | None]] = [
     ({"nonce": TEXT, "service": "vTPM"}, "malformed-request", "/service"),
     ({"nonce": TEXT, "service": None}, "malformed-request", "/service"),
     ({"nonce": TEXT, "manifest_version": "0"}, "malformed-request", "/manifest_version"),
-    ({"nonce": TEXT, "manifest_version": 0.0}, "malformed-request", "/manifest_version"),
+    ({"nonce": TEXT, "manifest_version": 0.5}, "malformed-request", "/manifest_version"),
     ({"nonce": TEXT, "manifest_version": True}, "malformed-request", "/manifest_version"),
     ({"nonce": TEXT, "manifest_version": -1}, "malformed-request", "/manifest_version"),
     ({"nonce": TEXT, "manifest_version": 2**32}, "malformed-request", "/manifest_version"),
