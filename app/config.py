@@ -7,6 +7,7 @@ or a value that cannot be used, stops the start with one line for each fault.
 import ipaddress
 import os
 import tomllib
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -255,21 +256,27 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _unknown_variables(settings: type[Settings]) -> list[str]:
-    known = {PREFIX + name.upper() for name in settings.model_fields}
-    names = {name for name in os.environ if name.upper().startswith(PREFIX)}
-    strange = sorted(name for name in names if name.upper() not in known | _NOT_SETTINGS)
-    return [f"{name}: there is no such setting{_suggest(name.upper(), known)}" for name in strange]
+    known = set(settings.model_fields)
+    names = sorted(
+        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in _NOT_SETTINGS
+    )
+    asked = {name: name[len(PREFIX) :].lower() for name in names}
+    return [
+        f"{name}: there is no such setting{_suggest(field, known, lambda close: PREFIX + close.upper())}"
+        for name, field in asked.items()
+        if field not in known
+    ]
 
 
 def _unknown_keys(settings: type[Settings], written: dict[str, Any], file: Path | None) -> list[str]:
     known = set(settings.model_fields)
     strange = sorted(set(written) - known)
-    return [f"{file}: {name}: there is no such setting{_suggest(name, known)}" for name in strange]
+    return [f"{file}: {name}: there is no such setting{_suggest(name, known, str)}" for name in strange]
 
 
-def _suggest(name: str, known: set[str]) -> str:
+def _suggest(name: str, known: set[str], spell: Callable[[str], str]) -> str:
     close = get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return f" (did you mean {spell(close[0])}?)" if close else ""
 
 
 def _faults(error: ValidationError, file: Path | None) -> list[str]:
@@ -281,9 +288,9 @@ def _faults(error: ValidationError, file: Path | None) -> list[str]:
             continue
         name = str(fault["loc"][0])
         variable = PREFIX + name.upper()
-        in_environment = any(known.upper() == variable for known in os.environ)
-        place = variable if in_environment else f"{file}: {name}"
-        shown = repr(fault["input"])
+        chosen = next((text for known, text in os.environ.items() if known.upper() == variable), None)
+        place = f"{file}: {name}" if chosen is None else variable
+        shown = repr(fault["input"] if chosen is None else chosen)
         shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
         lines.append(f"{place}={shown}: {message[:1].lower()}{message[1:]}")
     return list(dict.fromkeys(lines))

@@ -26,7 +26,11 @@ class Service:
         self._lifespan = app.router.lifespan_context(app)
 
     def __enter__(self) -> Self:
-        yielded = self.run(self._lifespan.__aenter__())
+        try:
+            yielded = self.run(self._lifespan.__aenter__())
+        except BaseException:
+            self._runner.close()
+            raise
         self.state: dict[str, Any] = dict(yielded or {})
         transport = httpx.ASGITransport(self.asgi)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60)
