@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,13 +123,23 @@ def flags(wanted: dict[str, Any]) -> list[str]:
     for option in wanted["security_opt"]:
         result += ["--security-opt", option.removesuffix(":true")]
     for mount in wanted["tmpfs"]:
-        # podman has no uid option for tmpfs; an open mode stands in for it.
         path, _, options = mount.partition(":")
-        kept = [part for part in options.split(",") if not part.startswith(("uid=", "gid=", "mode="))]
-        result += ["--tmpfs", f"{path}:{','.join([*kept, 'mode=1777'])}"]
+        if "uid=" in options:
+            # podman's tmpfs cannot belong to somebody: a fresh folder that does stands in for it.
+            result += ["-v", f"{owned_folder(wanted['user'])}:{path}:rw,noexec,nosuid,nodev"]
+        else:
+            result += ["--tmpfs", mount]
     for key, value in wanted["environment"].items():
         result += ["--env", f"{key}={value}"]
     return result
+
+
+def owned_folder(user: str) -> str:
+    """An empty folder of that user, gone with the work folder."""
+    folder = tempfile.mkdtemp(dir=WORK)
+    uid, gid = (int(part) for part in user.split(":"))
+    os.chown(folder, uid, gid)
+    return folder
 
 
 def free_port() -> int:
