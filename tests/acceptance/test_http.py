@@ -64,7 +64,7 @@ class Verifiers:
         state = await self._open.enter_async_context(app.router.lifespan_context(app))
 
         async def with_state(scope: Any, receive: Any, send: Any) -> None:
-            await app({**scope, "state": dict(state)}, receive, send)
+            await app({**scope, "state": dict(state or {})}, receive, send)
 
         client = httpx.AsyncClient(transport=httpx.ASGITransport(app=with_state), base_url="http://verifier")
         return await self._open.enter_async_context(client)
