@@ -78,7 +78,8 @@ class TpmtPublic:
         """
         if len(raw) > MAX_SIZE:
             raise WireError(STRUCTURE, MAX_SIZE, f"{len(raw)} bytes, at most {MAX_SIZE}")
-        if len(raw) > 4 and int.from_bytes(raw[:2], "big") == len(raw) - 2:  # noqa: PLR2004 (two u16)
+        own_size, inner_type = (int.from_bytes(raw[start : start + 2], "big") for start in (0, 2))
+        if own_size == len(raw) - 2 and inner_type in _SCHEMES:
             raise WireError(STRUCTURE, 0, "starts with its own size: this is a TPM2B_PUBLIC, want it bare")
         cursor = Cursor(STRUCTURE, raw)
         public = cls._read(cursor)

@@ -1,6 +1,7 @@
 import base64
 import dataclasses
 import hashlib
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -67,7 +68,7 @@ def test_ecc_eks(raw: bytes, size: int, name: str, template: str, name_alg: str)
     x, y = point(name, 1)
     assert ek.jwk() == {"kty": "EC", "crv": name, "x": unpadded(x), "y": unpadded(y)}
     assert (ek.type, ek.algorithm, ek.template) == (0x0023, name, template)
-    assert (ek.modulus, ek.key_bits) == (None, None)
+    assert (ek.modulus, ek.key_bits, ek.explicit_exponent) == (None, None, False)
     assert ek.name[2:] == hashlib.new(name_alg, raw).digest()
     assert ek.encode() == raw
 
@@ -276,14 +277,23 @@ def test_several_tpm2b_in_a_row() -> None:
     cursor.end()
 
 
+def test_a_key_cut_to_the_size_that_its_type_reads_as_is_no_tpm2b() -> None:
+    assert refusal(P256_EK[: 2 + 0x0023]) == (10, "authPolicy needs 32 bytes, 27 left")
+
+
 def test_bounds() -> None:
+    assert refusal(bytes(1024)) == (0, "type 0x0000 is neither RSA nor ECC")
     assert refusal(bytes(1025)) == (1024, "1025 bytes, at most 1024")
     assert refusal(b"") == (0, "type needs 2 bytes, 0 left")
 
 
-@pytest.mark.parametrize("missing", [{"modulus": None}, {"key_bits": None}])
-def test_half_a_key_is_not_written(missing: dict[str, None]) -> None:
-    half = dataclasses.replace(TpmtPublic.parse(SWTPM_EK), **missing)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("kind", "missing"),
+    [("RSA-2048", "modulus"), ("RSA-2048", "key_bits"), ("P-256", "x"), ("P-256", "y"), ("P-256", "curve")],
+)
+def test_half_a_key_is_not_written(kind: str, missing: str) -> None:
+    nothing: dict[str, Any] = {missing: None}
+    half = dataclasses.replace(TpmtPublic.parse(AREAS[kind]), **nothing)
     for write in (half.encode, half.jwk):
-        with pytest.raises(WireError, match="neither an RSA nor an ECC key"):
+        with pytest.raises(WireError, match=r"^TPMT_PUBLIC at 0x0: neither an RSA nor an ECC key$"):
             write()
