@@ -375,9 +375,9 @@ def test_a_text_attribute_that_takes_only_a_part(bench: Bench) -> None:
 
 
 def test_requests_keep_their_distance(bench: Bench) -> None:
-    backend = new_backend(bench, interval_s=0.2)
+    backend = new_backend(bench, interval_s=1.0)
     start = time.monotonic()
     collect(backend)
-    assert 0 < backend.wait_s() <= 0.2
+    assert 0 < backend.wait_s() <= 1.0
     collect(backend)
-    assert time.monotonic() - start >= 0.2
+    assert time.monotonic() - start >= 1.0
