@@ -7,8 +7,9 @@ line; what needs a running event loop is built in the lifespan, and closed there
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -61,29 +62,36 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(slots=True)
-class _Parts:
-    """What one application is built of; `kds` is set in the lifespan."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What the settings come to, before anything runs."""
 
     settings: Settings
     clock: Callable[[], datetime]
     metrics: Metrics
-    backend: EvidenceBackend | None
+    backend: EvidenceBackend | None  # None for a mere verifier
     roots: TrustRoots
     policies: PolicySet
-    kds: KdsClient | None = None
-    kds_detail: str = "not asked: evidence and store must hold every certificate"
-    attester: Attester | None = field(init=False, default=None)
 
     @property
     def simulator(self) -> SimulatorBackend | None:
+        """The simulator, where evidence comes from it."""
         return self.backend if isinstance(self.backend, SimulatorBackend) else None
 
     @property
     def trusted_simulator(self) -> SimulatorBackend | None:
         """The simulator of this very process, where this verifier is to trust it."""
-        settings = self.settings
-        return self.simulator if settings.verifies and settings.allow_simulator else None
+        return self.simulator if self.settings.verifies and self.settings.allow_simulator else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trust:
+    """What a running verifier stands on."""
+
+    verifier: Verifier
+    store: EndorsementStore | None
+    kds: KdsClient | None
+    kds_detail: str
 
 
 def create_app(
@@ -107,7 +115,7 @@ def create_app(
     settings = settings or Settings.load()
     configure_logging(settings.log_level, settings.log_format)
     backend = (backend or _backend(settings)) if settings.attests else None
-    parts = _Parts(
+    plan = _Plan(
         settings=settings,
         clock=clock,
         metrics=Metrics(),
@@ -120,7 +128,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
             try:
-                state = await _build(parts, stack)
+                state = await _build(plan, stack)
             except AttestError as error:
                 _log.error("start_failed", reason=str(error))
                 raise
@@ -138,7 +146,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.add_middleware(BoundedBody, max_body_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestContext, metrics=parts.metrics)  # the outermost
+    app.add_middleware(RequestContext, metrics=plan.metrics)  # the outermost
     register_problems(app)
     complete_openapi(app)
     if settings.attests:
@@ -146,7 +154,7 @@ def create_app(
     if settings.verifies:
         app.include_router(verifier_routes.router)
     app.include_router(health_routes.router)
-    if parts.simulator is not None:
+    if plan.simulator is not None:
         app.include_router(simulator_routes.router)
     add_docs(app)
     return app
@@ -216,93 +224,97 @@ def _simulator_policy(simulator: SimulatorBackend) -> Policy:
     return default_policy().model_copy(update={"id": "simulator", "reference_values": references})
 
 
-async def _build(parts: _Parts, stack: AsyncExitStack) -> State:
-    settings, metrics = parts.settings, parts.metrics
-    state = State(metrics=metrics)
-    if parts.backend is not None:
-        stack.push_async_callback(parts.backend.aclose)
-        parts.attester = state["attester"] = Attester(
-            parts.backend, interval_s=settings.interval_s, max_waiting=settings.max_waiting
+async def _build(plan: _Plan, stack: AsyncExitStack) -> State:
+    settings = plan.settings
+    state = State(metrics=plan.metrics)
+    trust = None
+    if plan.backend is not None:
+        stack.push_async_callback(plan.backend.aclose)
+        state["attester"] = Attester(
+            plan.backend, interval_s=settings.interval_s, max_waiting=settings.max_waiting
         )
-    if parts.simulator is not None:
-        state["simulator"] = parts.simulator
+    if plan.simulator is not None:
+        state["simulator"] = plan.simulator
     if settings.verifies:
-        state["verifier"] = await _verifier(parts, stack)
-        state["policies"] = parts.policies
-    simulated = (parts.backend is not None and parts.backend.simulated) or any(
-        root.simulated for root in parts.roots.roots
-    )
+        trust = await _trust(plan, stack)
+        state["verifier"] = trust.verifier
+        state["policies"] = plan.policies
+    roots = trust.verifier.roots.roots if trust else ()
+    trusted = [root.name for root in roots if root.simulated]
+    if trusted:
+        _log.warning("simulator_trusted", roots=trusted, remedy="Never where real machines are verified")
     facts = {
         "role": settings.role,
-        "backend": parts.backend.name if parts.backend else None,
-        "simulated": simulated,
+        "backend": plan.backend.name if plan.backend else None,
+        "simulated": bool(trusted or (plan.backend and plan.backend.simulated)),
         "allow_simulator": settings.allow_simulator,
         "version": __version__,
     }
-    state["readiness"] = Readiness(facts, parts.attester, lambda: _verifier_checks(parts))
-    metrics.describe(**{name: str(value) for name, value in facts.items()})
+    state["readiness"] = Readiness(facts, state.get("attester"), partial(_verifier_checks, plan, trust))
+    plan.metrics.describe(**{name: str(value) for name, value in facts.items()})
     _log.info("started", **facts)
     return state
 
 
-async def _verifier(parts: _Parts, stack: AsyncExitStack) -> Verifier:
-    settings = parts.settings
-    simulator = parts.trusted_simulator
-    store: EndorsementStore | None = EndorsementStore(settings.store)
+async def _trust(plan: _Plan, stack: AsyncExitStack) -> _Trust:
+    settings, roots, simulator = plan.settings, plan.roots, plan.trusted_simulator
+    store: EndorsementStore | None = None
+    kds: KdsClient | None = None
+    kds_detail = "not asked: evidence and store must hold everything"
     if simulator is not None:
-        parts.roots = parts.roots.with_root(await simulator.trust_root(), "simulator")
-        _log.warning("simulator_trusted", remedy="Never where real machines are verified")
-        store = None  # nothing simulated is to lie among what AMD signed
+        # Nothing simulated is to lie among what AMD signed: there is no store.
+        roots = roots.with_root(await simulator.trust_root(), "simulator")
+        kds = await _kds(plan, stack, simulator.kds.transport())
+        kds_detail = "SIMULATED, in this process"
     else:
-        _prepare(settings.store)
-    parts.kds = await _kds(parts, stack)
-    source = EndorsementSource(parts.roots, store, parts.kds, clock=parts.clock)
-    return Verifier(source, parts.roots, parts.clock)
+        store = _store(settings.store)
+        # An attester on the simulator has no business with real chips.
+        if not settings.offline and plan.simulator is None:
+            kds = await _kds(plan, stack, None)
+            kds_detail = settings.kds_url
+    source = EndorsementSource(roots, store, kds, clock=plan.clock)
+    verifier = Verifier(source, roots, plan.clock)
+    return _Trust(verifier=verifier, store=store, kds=kds, kds_detail=kds_detail)
 
 
-async def _kds(parts: _Parts, stack: AsyncExitStack) -> KdsClient | None:
-    """The KDS that this verifier asks: AMD's, the simulated one, or none."""
-    settings, simulator = parts.settings, parts.trusted_simulator
-    if simulator is None and (settings.offline or parts.simulator is not None):
-        return None
-    client = httpx.AsyncClient(
-        transport=simulator.kds.transport() if simulator else None,
-        event_hooks=parts.metrics.kds_hooks(),
-        limits=httpx.Limits(max_connections=_KDS_CONNECTIONS),
-    )
-    await stack.enter_async_context(client)
-    timeout_s = settings.kds_timeout_s
+async def _kds(plan: _Plan, stack: AsyncExitStack, transport: httpx.AsyncBaseTransport | None) -> KdsClient:
+    timeout_s = plan.settings.kds_timeout_s
     limits = KdsLimits(
         connect_s=timeout_s,
         read_s=timeout_s,
         total_s=4 * timeout_s,
-        remember_failure_s=settings.kds_negative_ttl_s,
+        remember_failure_s=plan.settings.kds_negative_ttl_s,
     )
-    parts.kds_detail = "SIMULATED, in this process" if simulator else settings.kds_url
-    return KdsClient(client, settings.kds_url, limits=limits)
+    client = httpx.AsyncClient(
+        transport=transport,
+        event_hooks=plan.metrics.kds_hooks(),
+        limits=httpx.Limits(max_connections=_KDS_CONNECTIONS),
+    )
+    await stack.enter_async_context(client)
+    return KdsClient(client, plan.settings.kds_url, limits=limits)
 
 
-def _prepare(store: Path) -> None:
-    """Make the folder; where that fails the service works on and keeps nothing."""
+def _store(path: Path) -> EndorsementStore:
+    """The store, with its folder made; where that fails the service works on and keeps nothing."""
     try:
-        store.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _log.warning("store_unusable", path=str(store), reason=error.strerror)
+        _log.warning("store_unusable", path=str(path), reason=error.strerror)
+    return EndorsementStore(path)
 
 
-def _verifier_checks(parts: _Parts) -> Iterator[ProbeCheck]:
+def _verifier_checks(plan: _Plan, trust: _Trust | None) -> Iterator[ProbeCheck]:
     """What the verifier stands on. Only missing roots make it useless: evidence may bring the rest."""
-    if not parts.settings.verifies:
+    if trust is None:
         return
-    roots = ", ".join(f"{root.name} ({root.origin})" for root in parts.roots.roots)
-    yield ProbeCheck(name="trust-roots", ok=bool(parts.roots.roots), detail=roots)
-    policies = parts.policies
+    roots = ", ".join(f"{root.name} ({root.origin})" for root in trust.verifier.roots.roots)
+    yield ProbeCheck(name="trust-roots", ok=bool(roots), detail=roots)
+    policies = plan.policies
     detail = f"{policies.chosen} {policies.get().digest}; known: {', '.join(policies.names)}"
     yield ProbeCheck(name="policy", ok=True, detail=detail)
-    if parts.trusted_simulator is None:
-        store = parts.settings.store
-        writable = "writable" if os.access(store, os.W_OK) else "not writable: nothing is kept"
-        yield ProbeCheck(name="endorsement-store", ok=True, detail=f"{store}, {writable}")
-    trouble = parts.kds.trouble if parts.kds else None
-    detail = f"{parts.kds_detail}; not asked for now, because {trouble}" if trouble else parts.kds_detail
-    yield ProbeCheck(name="kds", ok=True, detail=detail)
+    if trust.store is not None:
+        writable = "writable" if os.access(trust.store.path, os.W_OK) else "not writable: nothing is kept"
+        yield ProbeCheck(name="endorsement-store", ok=True, detail=f"{trust.store.path}, {writable}")
+    trouble = trust.kds.trouble if trust.kds else None
+    why = f"; not asked for now, because {trouble}" if trouble else ""
+    yield ProbeCheck(name="kds", ok=True, detail=trust.kds_detail + why)

@@ -75,8 +75,15 @@ def test_policies_are_read_at_the_start(new_settings: Make, tmp_path: Path) -> N
     (tmp_path / "one.yaml").write_text("version: 1\nid: one\n")
     with Service(create_app(new_settings(policy_dir=tmp_path, policy="one"))) as service:
         assert service.state["policies"].chosen == "one"
-    # The chosen file may lie in the folder.
+    # The chosen file may lie in the folder, or elsewhere.
     create_app(new_settings(policy_dir=tmp_path, policy=str(tmp_path / "one.yaml")))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "three.yaml").write_text("version: 1\nid: three\n")
+    chosen = str(elsewhere / "three.yaml")
+    with Service(create_app(new_settings(policy_dir=tmp_path, policy=chosen))) as service:
+        assert service.state["policies"].names == ("default", "one", "three")
+        assert service.state["policies"].chosen == "three"
     (tmp_path / "two.yaml").write_text("version: 1\nid: two\npolcy: {}\n")
     with pytest.raises(PolicyError, match=r"two\.yaml: polcy"):
         create_app(new_settings(policy_dir=tmp_path))
@@ -152,6 +159,18 @@ def test_a_start_on_the_simulator_is_loud(new_settings: Make, capsys: pytest.Cap
     started = next(line for line in events if line["event"] == "started")
     assert (started["simulated"], started["allow_simulator"]) == (True, True)
     assert events[-1]["event"] == "stopped"
+
+
+def test_so_is_a_verifier_that_trusts_one_elsewhere(
+    new_settings: Make, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = new_settings(
+        role="verifier", trust_roots=(root,), allow_simulator=True, log_level="warning", log_format="json"
+    )
+    with Service(create_app(settings)):
+        pass
+    (told,) = lines(capsys.readouterr().err)
+    assert (told["event"], told["roots"]) == ("simulator_trusted", ["ARK-Genoa"])
 
 
 def test_a_start_on_hardware_is_not(new_settings: Make, capsys: pytest.CaptureFixture[str]) -> None:

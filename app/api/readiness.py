@@ -50,4 +50,4 @@ class Readiness:
             if self._clock() >= self._probe_until:
                 self._probe = (await self._attester.probe()).checks
                 self._probe_until = self._clock() + PROBE_LIFETIME_S
-        return self._probe
+            return self._probe
