@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-BUILD_TIMEOUT_S = 1800.0  # snpguest compiles 200 crates: four minutes on two cores
+BUILD_TIMEOUT_S = 3600.0  # snpguest is 200 crates: four minutes on two idle cores, twenty on busy ones
 
 
 class PeerAbsentError(Exception):
@@ -45,6 +45,7 @@ class Build:
             return program
         if shutil.which(self.toolchain) is None:
             raise PeerAbsentError(f"no {self.toolchain} to build {self.name} {self.version} with")
+        print(f"building {self.name} {self.version}", flush=True)  # noqa: T201 (it takes minutes)
         folder.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {self.folder_variable: str(folder.resolve())}
         try:
