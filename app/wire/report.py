@@ -208,8 +208,8 @@ class AttestationReport:
                 self.current_version.encode(),
                 self.committed_version.encode(),
                 _exactly(self.launch_tcb, TCB_SIZE, "LAUNCH_TCB"),
-                self._encode_mitigation(self.launch_mit_vector, "LAUNCH_MIT_VECTOR"),
-                self._encode_mitigation(self.current_mit_vector, "CURRENT_MIT_VECTOR"),
+                self._encode_mitigation(self.launch_mit_vector, "LAUNCH_MIT_VECTOR", 0x1F8),
+                self._encode_mitigation(self.current_mit_vector, "CURRENT_MIT_VECTOR", 0x200),
             )
         ).ljust(SIGNED_SIZE, b"\0")
         r, s = (
@@ -230,9 +230,9 @@ class AttestationReport:
         parts = (self.cpuid.family, self.cpuid.model, self.cpuid.stepping)
         return b"".join(_integer(part, 1, "CPUID") for part in parts) + bytes(21)
 
-    def _encode_mitigation(self, vector: int | None, what: str) -> bytes:
+    def _encode_mitigation(self, vector: int | None, what: str, offset: int) -> bytes:
         if (vector is not None) != (self.version >= MITIGATION_SINCE):
-            raise WireError(STRUCTURE, 0x1F8, f"{what} exists exactly from version {MITIGATION_SINCE}")
+            raise WireError(STRUCTURE, offset, f"{what} exists exactly from version {MITIGATION_SINCE}")
         return _integer(vector or 0, 8, what)
 
 

@@ -11,6 +11,10 @@ from app.wire.product import Cpuid
 from app.wire.report import (
     REPORT_SIZE,
     SIGNED_SIZE,
+    SIGNING_KEY_NONE,
+    SIGNING_KEY_VCEK,
+    SIGNING_KEY_VLEK,
+    VMPL_HOST,
     AttestationReport,
     FirmwareVersion,
     KeyInfo,
@@ -192,6 +196,15 @@ def test_key_info(value: int, signing_key: int, *, author_key_en: bool, mask_chi
     assert info.encode() == value
 
 
+def test_the_signing_keys_that_have_names() -> None:
+    assert (SIGNING_KEY_VCEK, SIGNING_KEY_VLEK, SIGNING_KEY_NONE) == (0, 1, 7)
+
+
+def test_key_info_names_its_place() -> None:
+    with pytest.raises(WireError, match=r"^ATTESTATION_REPORT at 0x0: KEY_INFO bits 5..31 must be zero"):
+        KeyInfo.parse(0x20)
+
+
 @pytest.mark.parametrize("size", [0, 1, 671, 672, 1183, 1185, 1204, 1216, 2000, 4000, 4096])
 def test_exactly_1184_bytes(size: int) -> None:
     error = refusal((report() + bytes(4096))[:size])
@@ -201,7 +214,13 @@ def test_exactly_1184_bytes(size: int) -> None:
 
 def test_a_report_that_the_host_asked_for_is_readable() -> None:
     parsed = AttestationReport.parse(patched(report(), (0x30, "ffffffff")))
-    assert parsed.vmpl == 0xFFFFFFFF  # the appraisal refuses it
+    assert parsed.vmpl == VMPL_HOST == 0xFFFFFFFF  # the appraisal refuses it
+
+
+def test_a_report_shows_its_fields_and_not_its_bytes() -> None:
+    shown = repr(AttestationReport.parse(report()))
+    assert "report_data=" in shown
+    assert "_raw" not in shown
 
 
 def test_signature_numbers_beyond_the_curve_are_kept_for_the_signature_check() -> None:
@@ -216,29 +235,46 @@ def test_firmware_versions_are_ordered_major_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "change", "reason"),
+    ("version", "change", "offset", "reason"),
     [
-        (5, {"guest_svn": 2**32}, "GUEST_SVN 4294967296 does not fit 4 bytes"),
-        (5, {"guest_svn": -1}, "GUEST_SVN -1 does not fit 4 bytes"),
-        (5, {"vmpl": 2**32}, "VMPL"),
-        (5, {"report_data": bytes(63)}, "REPORT_DATA has 63 bytes, want 64"),
-        (5, {"measurement": bytes(49)}, "MEASUREMENT has 49 bytes, want 48"),
-        (5, {"chip_id": bytes(8)}, "CHIP_ID has 8 bytes, want 64"),
-        (5, {"launch_tcb": bytes(9)}, "LAUNCH_TCB has 9 bytes, want 8"),
-        (5, {"cpuid": None}, "CPUID fields exist exactly from version 3"),
-        (2, {"cpuid": Cpuid(family=1, model=1, stepping=1)}, "CPUID fields exist exactly from version 3"),
-        (5, {"cpuid": Cpuid(family=256, model=1, stepping=1)}, "CPUID 256 does not fit 1 bytes"),
-        (5, {"launch_mit_vector": None}, "LAUNCH_MIT_VECTOR exists exactly from version 5"),
-        (4, {"current_mit_vector": 0}, "CURRENT_MIT_VECTOR exists exactly from version 5"),
-        (5, {"current_mit_vector": 2**64}, "CURRENT_MIT_VECTOR 18446744073709551616 does not fit 8 bytes"),
-        (5, {"current_version": FirmwareVersion(major=1, minor=256, build=0)}, "firmware version 256"),
-        (5, {"key_info": KeyInfo(author_key_en=True, mask_chip_key=True, signing_key=8)}, "SIGNING_KEY 8"),
-        (5, {"key_info": KeyInfo(author_key_en=True, mask_chip_key=True, signing_key=-1)}, "SIGNING_KEY -1"),
-        (5, {"signature": Signature(r=2**576, s=1)}, "signature"),
+        (5, {"guest_svn": 2**32}, 0, "GUEST_SVN 4294967296 does not fit 4 bytes"),
+        (5, {"guest_svn": -1}, 0, "GUEST_SVN -1 does not fit 4 bytes"),
+        (5, {"vmpl": 2**32}, 0, "VMPL"),
+        (5, {"report_data": bytes(63)}, 0, "REPORT_DATA has 63 bytes, want 64"),
+        (5, {"measurement": bytes(49)}, 0, "MEASUREMENT has 49 bytes, want 48"),
+        (5, {"chip_id": bytes(8)}, 0, "CHIP_ID has 8 bytes, want 64"),
+        (5, {"launch_tcb": bytes(9)}, 0, "LAUNCH_TCB has 9 bytes, want 8"),
+        (5, {"cpuid": None}, 0x188, "CPUID fields exist exactly from version 3"),
+        (
+            2,
+            {"cpuid": Cpuid(family=1, model=1, stepping=1)},
+            0x188,
+            "CPUID fields exist exactly from version 3",
+        ),
+        (5, {"cpuid": Cpuid(family=256, model=1, stepping=1)}, 0, "CPUID 256 does not fit 1 bytes"),
+        (5, {"launch_mit_vector": None}, 0x1F8, "LAUNCH_MIT_VECTOR exists exactly from version 5"),
+        (4, {"current_mit_vector": 0}, 0x200, "CURRENT_MIT_VECTOR exists exactly from version 5"),
+        (5, {"current_mit_vector": 2**64}, 0, "CURRENT_MIT_VECTOR 18446744073709551616 does not fit 8 bytes"),
+        (5, {"current_version": FirmwareVersion(major=1, minor=256, build=0)}, 0, "firmware version 256"),
+        (
+            5,
+            {"key_info": KeyInfo(author_key_en=True, mask_chip_key=True, signing_key=8)},
+            0x48,
+            "SIGNING_KEY 8",
+        ),
+        (
+            5,
+            {"key_info": KeyInfo(author_key_en=True, mask_chip_key=True, signing_key=-1)},
+            0x48,
+            "SIGNING_KEY -1",
+        ),
+        (5, {"signature": Signature(r=2**576, s=1)}, 0, "signature"),
     ],
 )
-def test_what_does_not_fit_is_not_written(version: int, change: dict[str, Any], reason: str) -> None:
+def test_what_does_not_fit_is_not_written(
+    version: int, change: dict[str, Any], offset: int, reason: str
+) -> None:
     with pytest.raises(WireError) as caught:
         dataclasses.replace(AttestationReport.parse(report(version)), **change).encode()
-    assert caught.value.structure == "ATTESTATION_REPORT"
+    assert (caught.value.structure, caught.value.offset) == ("ATTESTATION_REPORT", offset)
     assert caught.value.reason.startswith(reason)
