@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> int:
             sys.stdout.write(f"SKIPPED: kernel-test: {reason}\n")
             return 0
         try:
-            only_options = all(argument.startswith("-") for argument in arguments)
-            return run_tests(release, [*tests(), *arguments] if only_options else arguments)
+            chosen = bool(arguments) and not arguments[0].startswith("-")
+            return run_tests(release, arguments if chosen else [*tests(), *arguments])
         except GuestError as failure:
             sys.stderr.write(f"FAILED: kernel-test: {failure}\n")
             return 1
