@@ -70,7 +70,7 @@ def _root(
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line; never raises, and never shows a traceback.
+    """Run one command line; never raises, and never shows a traceback unasked.
 
     Returns:
         The exit status, as in ExitCode.
@@ -78,56 +78,65 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a replacement that tests put there
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    status = _run(arguments)
     try:
-        status = _run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # What is still buffered has no reader either, and would complain when the program ends.
+    except OSError as error:
+        # What is still buffered cannot be written either, and would complain when the program ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.PIPE_CLOSED
+        quiet = _quiet_end(error)
+        return quiet if quiet is not None else _report(_failure(error), [])
     return status
 
 
 def _run(arguments: list[str]) -> int:
     try:
         status = application(arguments, prog_name=PROGRAM, standalone_mode=False)
-    except AttestError as error:
-        return _report(failure_of(error), arguments)
-    except _UsageError as error:
-        return _report_usage(error, arguments)
-    except (KeyboardInterrupt, typer.Abort):
-        return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # noqa: BLE001 (the last resort)
-        if os.environ.get("SVSM_ATTEST_LOG_LEVEL", "").lower() == "debug":
-            traceback.print_exc()
-        return _report(_internal(error), arguments)
+    except BaseException as error:  # noqa: BLE001 (whatever it is, it ends here)
+        quiet = _quiet_end(error)
+        return quiet if quiet is not None else _report(_failure(error), arguments)
     return status if isinstance(status, int) else ExitCode.DONE
 
 
-def _report_usage(error: Any, arguments: list[str]) -> int:
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else PROGRAM
-    if type(error).__name__ == "NoArgsIsHelpError":  # making it has printed the help
-        return ExitCode.UNUSABLE
-    return _report(
-        Failure(
-            exit_code=ExitCode.UNUSABLE,
-            type="usage",
-            title="The command line cannot be understood",
-            detail=error.format_message(),
-            remedy=f"See `{path} --help`.",
-        ),
-        arguments,
-    )
+def _quiet_end(error: BaseException) -> int | None:
+    """The status of an end that needs no words; None where it needs some."""
+    match error:
+        case SystemExit():  # completion is done, or Typer met a closed pipe
+            if isinstance(error.__context__, BrokenPipeError):
+                return ExitCode.PIPE_CLOSED
+            return error.code if isinstance(error.code, int) else ExitCode.INTERNAL
+        case KeyboardInterrupt() | typer.Abort():
+            return ExitCode.INTERRUPTED
+        case BrokenPipeError():
+            return ExitCode.PIPE_CLOSED
+    # Making this one has printed the help.
+    return ExitCode.UNUSABLE if type(error).__name__ == "NoArgsIsHelpError" else None
 
 
-def _internal(error: Exception) -> Failure:
+def _failure(error: Any) -> Failure:
+    match error:
+        case AttestError():
+            return failure_of(error)
+        case _UsageError():
+            path = error.ctx.command_path if error.ctx else PROGRAM
+            return Failure(
+                exit_code=ExitCode.UNUSABLE,
+                type="usage",
+                detail=error.format_message(),
+                remedy=f"See `{path} --help`.",
+            )
+        case OSError():  # files that are read have errors of their own: this is about what is written
+            return Failure(
+                exit_code=ExitCode.INTERNAL,
+                type="system",
+                detail=f"the system refused: {error.strerror or error}",
+                remedy="Look whether the disk is full, and where standard output goes.",
+            )
+    if os.environ.get("SVSM_ATTEST_LOG_LEVEL", "").lower() == "debug":
+        traceback.print_exception(error)
     return Failure(
         exit_code=ExitCode.INTERNAL,
         type="internal",
-        title="A fault of this program",
         detail=f"unexpected {type(error).__name__}: {error}",
         remedy="Please report it. SVSM_ATTEST_LOG_LEVEL=debug shows where it happened.",
     )
@@ -137,8 +146,11 @@ def _report(failure: Failure, arguments: list[str]) -> int:
     from app.cli import terminal  # noqa: PLC0415 (costs more than all of the above)
 
     if "--json" in arguments:
-        terminal.print_json(failure.problem())
-    terminal.note(terminal.joined(("error: ", terminal.BAD), failure.detail))
-    if failure.remedy:
-        terminal.note(terminal.joined(("  do: ", terminal.STRONG), failure.remedy))
+        with contextlib.suppress(OSError):  # it may be the very reason for this
+            terminal.print_json(failure.problem())
+    detail = failure.detail.replace("\n", "\n       ")  # several settings may be wrong at once
+    with contextlib.suppress(OSError):
+        terminal.note(terminal.joined(("error: ", terminal.BAD), detail))
+        if failure.remedy:
+            terminal.note(terminal.joined(("  do: ", terminal.STRONG), failure.remedy))
     return failure.exit_code

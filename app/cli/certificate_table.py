@@ -9,7 +9,7 @@ from cryptography import x509
 from app.trust.certificates import der
 from app.trust.endorsements import OfferedEndorsements
 from app.trust.issuance import find_issuer
-from app.trust.names import VekKind
+from app.trust.names import VekKind, common_name
 from app.trust.signature import verify_report_signature
 from app.trust.vek import read_vek
 from app.wire import guid
@@ -51,8 +51,9 @@ def _entries(report: AttestationReport, offered: OfferedEndorsements) -> dict[UU
         offered.intermediates
     )
     root = (find_issuer(intermediate, offered.roots) if intermediate else None) or _first(offered.roots)
-    crl = next((one for one in offered.crls if root and one.issuer == root.subject), None)
-    crl = crl or next(iter(offered.crls), None)
+    issuer = common_name(root.subject) if root else None
+    # The root's own before any other. (A list that revokes nothing is false: no `or` here.)
+    crl = next(iter(sorted(offered.crls, key=lambda one: common_name(one.issuer) != issuer)), None)
     entries: dict[UUID, bytes] = {}
     if leaf is not None:
         entries[guid.VLEK if read_vek(leaf).kind is VekKind.VLEK else guid.VCEK] = der(leaf)

@@ -93,13 +93,16 @@ def import_(
 ) -> None:
     """Put certificates and CRLs into the store: all of them, or none if one does not verify."""
     settings = command_settings()
-    offered = OfferedEndorsements.from_paths(paths)
-    if not (offered.leaves or offered.intermediates or offered.roots or offered.crls):
-        raise InputError(
-            ", ".join(map(str, paths)),
-            "no certificate or CRL found",
-            "Of a folder, files that end in .pem, .der, .crt, .cer, .cert or .crl are read.",
-        )
+    offered = OfferedEndorsements()
+    for path in paths:
+        found = OfferedEndorsements.from_paths([path])
+        if found == OfferedEndorsements():
+            raise InputError(
+                str(path),
+                "no certificate or CRL found",
+                "Of a folder, files that end in .pem, .der, .crt, .cer, .cert or .crl are read.",
+            )
+        offered += found
     target = EndorsementStore(store or settings.store)
     entries = import_endorsements(target, offered, make_roots(settings, trust_root or ()), utc_now())
     _show_entries(target, dict.fromkeys(entries), "imported", as_json=as_json)

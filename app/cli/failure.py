@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Any
 
 from app import errors
+from app.wire.report import STRUCTURE as REPORT
 
 URN = "urn:svsm-attest:problem:"
 
@@ -58,22 +59,41 @@ class ServiceError(errors.AttestError):
         self.problem = problem or {}
 
 
+# Those of the service, and some of a command's own; one title for each type (RFC 9457, 3.1.3).
+_TITLES = {
+    "malformed-request": "The request cannot be understood",
+    "nonce-invalid": "The nonce cannot be used",
+    "policy-invalid": "The policy cannot be used",
+    "evidence-malformed": "The evidence is not what it claims to be",
+    "report-version-unsupported": "The report has an unknown version",
+    "rate-limited": "Too many requests",
+    "backend-unavailable": "The platform gave no evidence",
+    "collateral-unavailable": "An endorsement could not be had",
+    "configuration-invalid": "A setting cannot be used",
+    "input-unusable": "The input cannot be used",
+    "service-unavailable": "The service did not answer as it should",
+    "usage": "The command line cannot be understood",
+    "system": "The system refused",
+    "internal": "A fault of this program",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """An error as its reader gets it."""
 
     exit_code: ExitCode
     type: str  # without the URN prefix
-    title: str
     detail: str
     remedy: str | None = None
+    title: str | None = None  # of a type that only another service knows
     members: dict[str, Any] = field(default_factory=dict)
 
     def problem(self) -> dict[str, Any]:
         """The problem document; members that are None are left out."""
         document = {
             "type": URN + self.type,
-            "title": self.title,
+            "title": _TITLES.get(self.type, self.title),
             "detail": self.detail,
             "exit_code": int(self.exit_code),
             "remedy": self.remedy,
@@ -103,9 +123,8 @@ def failure_of(error: errors.AttestError) -> Failure:
             return Failure(
                 exit_code=inner.exit_code,
                 type=inner.type,
-                title=inner.title,
                 detail=str(error),
-                remedy=error.remedy or inner.remedy,
+                remedy=inner.remedy or error.remedy,
                 members={"file": error.file, **inner.members},
             )
         case ServiceError():
@@ -116,7 +135,6 @@ def failure_of(error: errors.AttestError) -> Failure:
             return Failure(
                 exit_code=ExitCode.BACKEND,
                 type="backend-unavailable",
-                title="The platform gave no evidence",
                 detail=error.reason,
                 remedy=error.remedy,
                 members={"cause": str(error.cause), "errno": error.errno},
@@ -125,7 +143,6 @@ def failure_of(error: errors.AttestError) -> Failure:
             return Failure(
                 exit_code=ExitCode.BACKEND,
                 type="rate-limited",
-                title="Too many requests",
                 detail=error.reason,
                 members={"retry_after_s": error.retry_after_s},
             )
@@ -133,48 +150,36 @@ def failure_of(error: errors.AttestError) -> Failure:
 
 
 def _of_input(error: errors.AttestError) -> Failure:
-    kind, title, members = "malformed-request", "The command cannot be carried out", dict[str, Any]()
+    kind, members = "malformed-request", dict[str, Any]()
     remedy = None
     match error:
-        case errors.UnsupportedVersionError():
-            kind, title = "evidence-malformed", "A structure in an unknown version"
-            if error.structure == "ATTESTATION_REPORT":
-                kind, title = "report-version-unsupported", "The report has an unknown version"
-            members = {
-                "structure": error.structure,
-                "byte_offset": error.offset,
-                "version": error.version,
-                "supported": list(error.supported),
-            }
         case errors.WireError():
-            kind, title = "evidence-malformed", "The input is not what it claims to be"
+            kind = "evidence-malformed"
             members = {"structure": error.structure, "byte_offset": error.offset, "reason": error.reason}
+            if isinstance(error, errors.UnsupportedVersionError):
+                members |= {"version": error.version, "supported": list(error.supported)}
+                if error.structure == REPORT:
+                    kind = "report-version-unsupported"
         case errors.CertificateError():
-            kind, title = "evidence-malformed", "Not the certificate or CRL it claims to be"
-            members = {"source": error.source, "reason": error.reason}
+            kind, members = "evidence-malformed", {"source": error.source, "reason": error.reason}
         case errors.EvidenceError():
-            kind, title = "evidence-malformed", "Not the evidence document it claims to be"
-            members = {"pointer": error.pointer, "reason": error.reason}
+            kind, members = "evidence-malformed", {"pointer": error.pointer, "reason": error.reason}
         case errors.NonceError():
-            kind, title = "nonce-invalid", "The nonce cannot be used"
+            kind = "nonce-invalid"
         case errors.PolicyError():
-            kind, title = "policy-invalid", "The policy cannot be used"
-            members = {"place": error.place, "reason": error.reason}
+            kind, members = "policy-invalid", {"place": error.place, "reason": error.reason}
         case errors.ConfigError():
-            kind, title = "configuration-invalid", "A setting cannot be used"
+            kind = "configuration-invalid"
         case InputError():
-            kind, title, remedy = "input-unusable", "The input cannot be used", error.remedy
-            members = {"place": error.place, "reason": error.reason}
-    return Failure(
-        exit_code=ExitCode.UNUSABLE, type=kind, title=title, detail=str(error), remedy=remedy, members=members
-    )
+            kind, members = "input-unusable", {"place": error.place, "reason": error.reason}
+            remedy = error.remedy
+    return Failure(exit_code=ExitCode.UNUSABLE, type=kind, detail=str(error), remedy=remedy, members=members)
 
 
 def _of_collateral(error: errors.CollateralUnavailableError) -> Failure:
     return Failure(
         exit_code=ExitCode.ENDORSEMENTS,
         type="collateral-unavailable",
-        title="An endorsement could not be had",
         detail=str(error),
         remedy="Give the certificates with --certs (and CRLs with --crl), import them into the store with"
         " `svsm-attest certs import`, or let this machine reach the KDS. This says nothing about trust.",
@@ -205,7 +210,6 @@ def _of_service(error: ServiceError) -> Failure:
         return Failure(
             exit_code=ExitCode.BACKEND,
             type="service-unavailable",
-            title="The service did not answer as it should",
             detail=str(error),
             remedy="Check the URL, and that an svsm-attest service with this role listens there.",
             members={"url": error.url},

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from app.cli import terminal
 from app.cli.failure import about
-from app.cli.files import display_name, read_file
+from app.cli.files import STDIN, display_name, read_file
 from app.cli.inspection.identify import MAX_SIZE, identify
 from app.cli.inspection.view import render
+from app.cli.verdict_view import render_verdict
 
 
 def inspect(
@@ -28,4 +30,6 @@ def inspect(
     if as_json:
         terminal.print_json({"file": name, **sheet.to_json()})
     else:
-        terminal.show(*render(sheet, file.name if name != "standard input" else name))
+        terminal.show(*render(sheet, name if str(file) == STDIN else file.name))
+        if sheet.kind == "verdict":
+            terminal.show(Text(), *render_verdict(sheet.document["verdict"]))

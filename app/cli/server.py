@@ -4,19 +4,23 @@ The application is handed to the server by name, because it and the command line
 each other; settings reach it through the environment.
 """
 
+import contextlib
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
+import structlog
 import uvicorn
 
 from app.cli.failure import InputError
 from app.config import PREFIX, Settings
 from app.errors import AttestError
+
+_log = structlog.get_logger(__name__)
 
 APPLICATION = "app.main:create_app"
 _BACKLOG = 2048
@@ -94,10 +98,12 @@ class LocalServer:
         # The server handles both itself, and then passes them on to whoever listened before.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
-        self._server.run(sockets=[self._socket])
+        _log.info("listening", url=self.url)
+        with self._socket, contextlib.suppress(SystemExit):  # which is how it says that the start failed
+            self._server.run(sockets=[self._socket])
         self._demand_started()
 
-    @contextmanager
+    @contextlib.contextmanager
     def in_thread(self) -> Iterator[None]:
         """Serve in a thread while the block runs.
 
@@ -107,18 +113,18 @@ class LocalServer:
         thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="server", daemon=True
         )
-        thread.start()
-        waiter = threading.Event()
-        waited_s = 0.0
-        while thread.is_alive() and not self._server.started and waited_s < _START_S:
-            waiter.wait(0.01)
-            waited_s += 0.01
-        self._demand_started()
-        try:
-            yield
-        finally:
-            self._server.should_exit = True
-            thread.join(_STOP_S)
+        with self._socket:
+            thread.start()
+            pause = threading.Event()
+            deadline = time.monotonic() + _START_S
+            while thread.is_alive() and not self._server.started and time.monotonic() < deadline:
+                pause.wait(0.01)
+            try:
+                self._demand_started()
+                yield
+            finally:
+                self._server.should_exit = True
+                thread.join(_STOP_S)
 
     def _demand_started(self) -> None:
         if self._guard.failure is not None:

@@ -1,13 +1,12 @@
 """Talking to a service of this project: an attester or a verifier at a URL."""
 
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import httpx
 
 from app.api import strict_json
 from app.cli.evidence_file import evidence_from
-from app.cli.failure import InFileError, ServiceError
+from app.cli.failure import InFileError, InputError, ServiceError
 from app.errors import EvidenceError
 from app.wire import b64
 from app.wire.evidence import Evidence, Service
@@ -25,14 +24,17 @@ class ServiceClient:
         transport: for tests.
 
     Raises:
-        ServiceError: on construction, for something that is no such URL.
+        InputError: on construction, for something that is no such URL.
     """
 
     def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url.rstrip("/")
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ServiceError(url, "not an http or https URL")
+        try:
+            parts = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise InputError(url, f"no http or https URL: {error}") from error
+        if parts.scheme not in {"http", "https"} or not parts.host:
+            raise InputError(url, "no http or https URL", "It is to look like http://127.0.0.1:8080.")
         timeout = httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_S)
         self._client = httpx.Client(timeout=timeout, transport=transport, follow_redirects=False)
 
@@ -66,13 +68,6 @@ class ServiceClient:
             raise ServiceError(f"{self.url}/verify", "the answer is no verdict")
         return document
 
-    def is_ready(self) -> bool:
-        """Does the service say that it is ready?"""
-        try:
-            return self._client.get(f"{self.url}/readyz").is_success
-        except httpx.HTTPError:
-            return False
-
     def _post(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
         url = self.url + path
         try:
@@ -84,7 +79,7 @@ class ServiceClient:
                         raise ServiceError(url, f"the answer has more than {MAX_ANSWER} bytes")
         except httpx.TimeoutException as error:
             raise ServiceError(url, "no answer in time") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.HTTPError as error:
             raise ServiceError(url, f"no answer: {error}") from error
         return _read(url, response, raw)
 

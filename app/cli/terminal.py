@@ -6,7 +6,7 @@ plain and every row is one line, however long, so that it can be searched and co
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -85,11 +85,6 @@ def columns(rows: Sequence[Sequence[Text | str]], *, header: Sequence[str] = (),
             cells[0] = Text(" " * indent).append_text(cells[0])
         table.add_row(*cells)
     return table
-
-
-def facts(pairs: Mapping[str, object], *, indent: int = 2) -> Table:
-    """Name and value, one pair a line."""
-    return columns([(styled(name, FAINT), styled(value)) for name, value in pairs.items()], indent=indent)
 
 
 def _is_short(rows: Sequence[Sequence[Text | str]], index: int) -> bool:

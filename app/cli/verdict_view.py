@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from app.appraisal.findings import MANDATORY
 from app.cli.terminal import BAD, CAUTION, FAINT, GOOD, STRONG, columns, is_narrow, joined, styled
 
 _OUTCOMES = {
@@ -19,7 +20,7 @@ _MEANINGS = {
     "affirming": "everything asked for holds",
     "warning": "nothing failed, but not everything is as wished for",
     "contraindicated": "do not trust this evidence",
-    "none": "something without which there is no verdict was not given or not asked for",
+    "none": "nothing failed, but there is no verdict without",
 }
 _NOT_GOOD = ("failed", "warned")
 _SHOWN = 36
@@ -50,14 +51,26 @@ def render_verdict(document: dict[str, Any]) -> Iterator[RenderableType]:
 def verdict_line(document: dict[str, Any]) -> Text:
     """The verdict in one line."""
     verdict = str(document.get("verdict"))
+    meaning = _MEANINGS.get(verdict, "an unknown verdict")
+    if verdict == "none":
+        meaning += f" {', '.join(_unanswered(document)) or 'more findings'}"
     parts: list[str | Text | tuple[object, str]] = [
         ("Verdict: ", STRONG),
         (verdict.upper(), f"bold {_VERDICTS.get(verdict, BAD)}"),
-        f" - {_MEANINGS.get(verdict, 'an unknown verdict')}.",
+        f" - {meaning}.",
     ]
     if _is_simulated(document):
         parts.append((" SIMULATED: this proves nothing about hardware.", BAD))
     return joined(*parts)
+
+
+def _unanswered(document: dict[str, Any]) -> list[str]:
+    """The mandatory checks that were not asked for."""
+    findings = (finding for finding in _list(document, "findings") if isinstance(finding, dict))
+    asked_nothing = (
+        str(finding.get("check")) for finding in findings if _outcome(finding) == "not_requested"
+    )
+    return [check for check in asked_nothing if check in MANDATORY]
 
 
 def _findings_table(findings: list[dict[str, Any]]) -> RenderableType:

@@ -54,7 +54,7 @@ class _Subject:
 
 def verify(
     evidence: Annotated[
-        Path | None, typer.Argument(metavar="[EVIDENCE.json]", help="An evidence document (- for stdin).")
+        Path | None, typer.Argument(metavar="EVIDENCE.json", help="An evidence document (- for stdin).")
     ] = None,
     *,
     report: Annotated[

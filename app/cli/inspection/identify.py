@@ -193,7 +193,8 @@ def _table(raw: bytes) -> Sheet | None:
         table = CertificateTable.parse(raw)
     except WireError:
         return None
-    return table_sheet(table, len(raw)) if table.entries else None
+    # Nothing but zeros in the right places makes a table of nothing, too.
+    return table_sheet(table, len(raw)) if any(entry.data for entry in table.entries) else None
 
 
 def _text(raw: bytes) -> Sheet | None:

@@ -145,7 +145,7 @@ def _report_rows(report: AttestationReport) -> tuple[Row, ...]:
             place="0x050",
             name="REPORT_DATA",
             value=hexadecimal(report.report_data),
-            note="of an SVSM: SHA-512 of nonce and manifest",
+            note="" if report.vmpl else "of an SVSM: SHA-512 of nonce and manifest",
         ),
         Row(
             place="0x140", name="REPORT_ID", value=hexadecimal(report.report_id), note="this boot of this VM"
@@ -179,7 +179,9 @@ def _platform_rows(report: AttestationReport, line: ProductLine | None) -> tuple
     if not masked and len(significant) < len(chip):
         note = f"the first {len(significant)} bytes; the rest is zero"
         significant = chip if any(chip[len(significant) :]) else significant
-    current, committed = str(report.current_version), str(report.committed_version)
+    provisional = (
+        report.current_version != report.committed_version or report.current_tcb != report.committed_tcb
+    )
     return (
         _cpuid_row(report, line),
         Row(place="0x1a0", name="CHIP_ID", value=hexadecimal(significant), note=note),
@@ -187,12 +189,17 @@ def _platform_rows(report: AttestationReport, line: ProductLine | None) -> tuple
         _tcb_row("0x180", "REPORTED_TCB", report.reported_tcb, line),
         _tcb_row("0x1e0", "COMMITTED_TCB", report.committed_tcb, line),
         _tcb_row("0x1f0", "LAUNCH_TCB", report.launch_tcb, line),
-        Row(place="0x1e8", name="CURRENT_VERSION", value=current, note="of the firmware: major.minor.build"),
+        Row(
+            place="0x1e8",
+            name="CURRENT_VERSION",
+            value=str(report.current_version),
+            note="of the firmware: major.minor.build",
+        ),
         Row(
             place="0x1ec",
             name="COMMITTED_VERSION",
-            value=committed,
-            note="" if current == committed else "the current firmware is provisional",
+            value=str(report.committed_version),
+            note="the current firmware is provisional: the host can roll it back" if provisional else "",
         ),
         _mitigation_row("0x1f8", "LAUNCH_MIT_VECTOR", report.launch_mit_vector),
         _mitigation_row("0x200", "CURRENT_MIT_VECTOR", report.current_mit_vector),
