@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INIT = Path(__file__).with_name("init")
-CONSOLE_TAIL = 40
+CONSOLE_TAIL = 80  # holds an oops and the lines before it
 TIMED_OUT = 124  # what timeout(1) exits with
 # The kernel dies of an oops (oops=panic), and -no-reboot ends the machine with it; this finds the rest.
 KERNEL_COMPLAINT = re.compile(r"\b(?:BUG|WARNING|Oops|Kernel panic|INFO: task \S+ blocked)\b")
