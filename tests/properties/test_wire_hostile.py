@@ -10,11 +10,13 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omne_attest import vectors as omne
 
 from app.wire.services_manifest import MAGIC, ServiceEntry, ServicesManifest
 from tests.fuzz.seeds import own, published
 from tests.fuzz.targets import TARGETS
 from tests.properties.strategies import damaged
+from tests.wire.samples import patched
 
 SEEDS: dict[str, tuple[bytes, ...]] = {
     name: tuple(raw for target, raw in own() if target == name) for name in TARGETS
@@ -58,6 +60,14 @@ def test_bytes_that_were_valid_once(name: str, data: st.DataObject) -> None:
 @settings(deadline=None, max_examples=25)
 def test_one_structure_read_as_another(name: str, data: st.DataObject) -> None:
     TARGETS[name].feed(data.draw(st.sampled_from(tuple(chain(*SEEDS.values())))))
+
+
+def test_a_bit_string_inside_a_name_is_no_certificate() -> None:
+    # Found by fuzzing: cryptography takes it for a caller's mistake and raises TypeError.
+    ark = omne.ark()
+    value = ark.index(bytes.fromhex("550403")) + 3  # the tag after the OID of a common name
+    assert ark[value] == 0x0C
+    assert not TARGETS["certificates"].feed(patched(ark, (value, "03")))
 
 
 def most_services() -> bytes:
