@@ -23,6 +23,7 @@ class LazyCommand:
         is_group = isinstance(found, typer.Typer)
         command: Any = typer.main.get_command(found) if is_group else _single(name, found)
         command.name = name
+        _reflow(command)
         return command
 
 
@@ -48,3 +49,11 @@ def _single(name: str, function: Callable[..., Any]) -> Any:
     application = typer.Typer(add_completion=False)
     application.command(name)(function)
     return typer.main.get_command(application)
+
+
+def _reflow(command: Any) -> None:
+    """Make each paragraph of the help one line: how wide it is shown is the terminal's business."""
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for member in getattr(command, "commands", {}).values():
+        _reflow(member)

@@ -1,5 +1,6 @@
 """Talking to a service of this project: an attester or a verifier at a URL."""
 
+import ipaddress
 from typing import Any, Self
 
 import httpx
@@ -21,13 +22,12 @@ class ServiceClient:
 
     Args:
         url: the service's base URL, http or https.
-        transport: for tests.
 
     Raises:
         InputError: on construction, for something that is no such URL.
     """
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         try:
             parts = httpx.URL(self.url)
@@ -35,8 +35,11 @@ class ServiceClient:
             raise InputError(url, f"no http or https URL: {error}") from error
         if parts.scheme not in {"http", "https"} or not parts.host:
             raise InputError(url, "no http or https URL", "It is to look like http://127.0.0.1:8080.")
-        timeout = httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_S)
-        self._client = httpx.Client(timeout=timeout, transport=transport, follow_redirects=False)
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_S),
+            follow_redirects=False,
+            trust_env=not _is_loopback(parts.host),  # a proxy knows nothing of this machine's loopback
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +85,13 @@ class ServiceClient:
         except httpx.HTTPError as error:
             raise ServiceError(url, f"no answer: {error}") from error
         return _read(url, response, raw)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _read(url: str, response: httpx.Response, raw: bytes) -> dict[str, Any]:

@@ -53,8 +53,12 @@ class _Subject:
 
 
 def verify(
-    evidence: Annotated[
-        Path | None, typer.Argument(metavar="EVIDENCE.json", help="An evidence document (- for stdin).")
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="EVIDENCE.json",
+            help="An evidence document (- for stdin). More files count as --certs, so *.der works there.",
+        ),
     ] = None,
     *,
     report: Annotated[
@@ -108,10 +112,12 @@ def verify(
     Certificates come from the evidence, from --certs, from the store, or from AMD's KDS; it does
     not matter from where, because they must lead to AMD's roots, which are pinned in the program.
     """
-    _demand_one_stdin([evidence, report, manifest], [nonce, report_data], [*(certs or ()), *(crl or ())])
+    evidence, more = _split(files or [], is_raw=report is not None, takes_more=bool(certs or crl))
+    certs = [*(certs or ()), *more]
+    _demand_one_stdin([evidence, report, manifest], [nonce, report_data], [*certs, *(crl or ())])
     settings = command_settings()
     subject = _read_subject(evidence, report, manifest, nonce, report_data)
-    offered = _read_offered(certs or (), crl or ())
+    offered = _read_offered(certs, crl or ())
     if url is not None:
         local = {"--at": at, "--offline": offline, "--trust-root": trust_root, "--store": store}
         _demand_none(local | {"--allow-simulator": allow_simulator}, "goes with --url: that verifier decides")
@@ -144,6 +150,18 @@ def verify(
     else:
         terminal.show(*render_verdict(document))
     raise typer.Exit(exit_code_of(document))
+
+
+def _split(files: list[Path], *, is_raw: bool, takes_more: bool) -> tuple[Path | None, list[Path]]:
+    """The evidence document, and files that a shell put behind --certs or --crl by expanding a name."""
+    if is_raw and takes_more:
+        return None, files
+    named = [file for file in files if file.suffix == ".json" or str(file) == STDIN]
+    evidence = named[0] if len(named) == 1 else (files[0] if files else None)
+    more = [file for file in files if file is not evidence]
+    if more and not takes_more:
+        raise typer.BadParameter(f"one evidence document, please; {more[0]} is another file")
+    return evidence, more
 
 
 def exit_code_of(document: dict[str, Any]) -> ExitCode:

@@ -1,11 +1,15 @@
 """`policy`: a document is checked, or a first one is written from evidence and then verifies it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.appraisal.policy_document import parse_policy
+from app.wire.bits import PlatformInfo
+from app.wire.report import AttestationReport
+from app.wire.tcb import TcbLayout, TcbVersion
 from tests.cli.command_line import Cli, Ended
 
 NONCE = "77" * 64
@@ -338,3 +342,55 @@ def test_what_is_no_evidence(cli: Cli, vectors: Path) -> None:
     manifest = vectors / "genoa-v5-a" / "vcek.der"
     bad = cli("policy", "init", "--from", vectors / "genoa-v5-a" / "report.bin", "--manifest", manifest)
     assert (bad.status, "TPMT_PUBLIC" in bad.err) == (2, True)
+
+
+def test_what_else_was_observed_is_offered_as_a_comment(cli: Cli, vectors: Path, tmp_path: Path) -> None:
+    """An author key, an older TCB at launch, provisional firmware, no alias check."""
+    report = AttestationReport.parse((vectors / "genoa-v5-a" / "report.bin").read_bytes())
+    lower = TcbVersion(bootloader=9, tee=0, snp=20, microcode=80).encode(TcbLayout.PRE_TURIN)
+    changed = replace(
+        report,
+        key_info=replace(report.key_info, author_key_en=True),
+        author_key_digest=b"\xaa" * 48,
+        id_key_digest=b"\xbb" * 48,
+        launch_tcb=lower,
+        committed_tcb=lower,
+        reported_tcb=TcbVersion(bootloader=8, tee=0, snp=29, microcode=81).encode(TcbLayout.PRE_TURIN),
+        platform_info=PlatformInfo(0),
+    )
+    file = tmp_path / "changed.bin"
+    file.write_bytes(changed.encode())
+    text = cli("policy", "init", "--from", file).out
+    for said in (
+        "Genoa: {bootloader: 8, tee: 0, snp: 20}",  # the least of each level, not of the whole
+        "minimum_launch_tcb:\n    Genoa: {bootloader: 9, tee: 0, snp: 20}",
+        '"19/11/01": 80',
+        "OBSERVED: less",
+        "OBSERVED: provisional",
+        "alias_check_complete: true  # OBSERVED: false; it warns",
+        f'# trusted_id_key_hashes: ["{"bb" * 48}"]',
+        f'# trusted_author_key_hashes: ["{"aa" * 48}"]',
+    ):
+        assert said in text
+    parse_policy(text.encode())
+
+
+def test_a_manifest_without_a_vtpm(cli: Cli, vectors: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "uefi.bin"
+    manifest.write_bytes(bytes(8))
+    ended = cli(
+        "policy", "init", "--from", vectors / "genoa-v5-parse-only/report.bin", "--manifest", manifest
+    )
+    policy = parse_policy(ended.out.encode())
+    assert policy.reference_values.vtpm.manifest_versions == ("0",)
+    assert "ek_sha256" not in ended.out
+
+
+def test_nobody_is_asked_and_a_broken_tcb_is_said(cli: Cli, vectors: Path, tmp_path: Path) -> None:
+    raw = bytearray((vectors / "genoa-v5-a" / "report.bin").read_bytes())
+    raw[0x183] = 1  # reserved in Genoa's TCB_VERSION
+    file = tmp_path / "report.bin"
+    file.write_bytes(raw)
+    ended = cli("policy", "init", "--from", file)
+    assert (ended.status, ended.out) == (2, "")
+    assert f"{file}: TCB_VERSION" in ended.err

@@ -91,6 +91,15 @@ def test_the_round_trip_with_a_service(service: str, cli: Cli, tmp_path: Path) -
     assert cli("verify", evidence, "--nonce", "00" * 64, "--url", service, "--json").status == 1
 
 
+def test_a_proxy_is_not_asked_about_loopback(service: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, NOWHERE)
+    for url in (service, service.replace("127.0.0.1", "localhost")):
+        assert cli("attest", "--nonce", NONCE, "--url", url).status == 0
+    elsewhere = cli("attest", "--nonce", NONCE, "--url", "http://attester.invalid")
+    assert (elsewhere.status, "refused" in elsewhere.err) == (4, True)
+
+
 def test_all_services_of_an_svsm(service: str, cli: Cli, tmp_path: Path) -> None:
     attested = cli("attest", "--nonce", NONCE, "--service", "all", "--url", service)
     assert attested.json["service"]["guid"] == str(guid.SERVICES_MANIFEST)

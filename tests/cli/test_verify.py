@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.wire import b64
 from tests.cli.appraisals import options, outcomes, svsm
 from tests.cli.command_line import Cli
 
@@ -162,6 +163,28 @@ def test_certificates_from_folders_and_pem_bundles(cli: Cli, vectors: Path) -> N
             "--json",
         )
         assert ended.json["genuine"] is True
+
+
+def test_files_that_a_shell_put_behind_certs(cli: Cli, vectors: Path, tmp_path: Path) -> None:
+    """`--certs *.der` and the like: one option, several files."""
+    report = vectors / "genoa-v5-a" / "report.bin"
+    certs = [
+        vectors / "genoa-v5-a" / "vcek.der",
+        vectors / "ca" / "genoa-ask.der",
+        vectors / "ca" / "genoa-ark.der",
+    ]
+    ended = cli("verify", "--report", report, "--offline", "--certs", *certs, "--json")
+    assert ended.json["genuine"] is True
+    crls = sorted((vectors / "crl").iterdir())
+    assert cli("verify", "--report", report, "--certs", *certs, "--crl", *crls, *crls, "--json").status == 1
+    evidence = tmp_path / "evidence.json"
+    document = {"report": b64.encode(report.read_bytes()), "binding": {"type": "direct"}}
+    evidence.write_text(json.dumps(document))
+    for arguments in ((evidence, "--certs", *certs), ("--certs", *certs, evidence), ("--certs", *certs, "-")):
+        ended = cli("verify", "--offline", "--json", *arguments, stdin=evidence.read_bytes())
+        assert ended.json["genuine"] is True
+    two = cli("verify", evidence, report)
+    assert (two.status, "one evidence document" in two.err) == (2, True)
 
 
 def test_certificates_from_the_store(cli: Cli, vectors: Path) -> None:
