@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.errors import WireError
-from app.wire.tpm_public import EXPONENT, STRUCTURE
+from app.wire.tpm_public import EXPONENT, STRUCTURE, EccKey
 
 if TYPE_CHECKING:
     from app.wire.tpm_public import TpmtPublic
@@ -20,14 +20,13 @@ def public_key(tpmt: "TpmtPublic") -> rsa.RSAPublicKey | ec.EllipticCurvePublicK
     Raises:
         WireError: numbers that are no key, which `TpmtPublic.parse` refuses already.
     """
+    key = tpmt.key
     try:
-        if tpmt.curve is not None and tpmt.x is not None and tpmt.y is not None:
-            return ec.EllipticCurvePublicNumbers(tpmt.x, tpmt.y, _CURVES[tpmt.curve.name]).public_key()
-        if tpmt.modulus is not None:
-            return rsa.RSAPublicNumbers(EXPONENT, tpmt.modulus).public_key()
+        if isinstance(key, EccKey):
+            return ec.EllipticCurvePublicNumbers(key.x, key.y, _CURVES[key.curve.name]).public_key()
+        return rsa.RSAPublicNumbers(EXPONENT, key.modulus).public_key()
     except ValueError as error:
         raise WireError(STRUCTURE, 0, f"not a public key: {error}") from error
-    raise WireError(STRUCTURE, 0, "neither an RSA nor an ECC key")
 
 
 def spki(tpmt: "TpmtPublic") -> bytes:

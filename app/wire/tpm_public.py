@@ -31,8 +31,114 @@ _SCHEMES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RsaKey:
+    """The RSA half of a public area: a modulus of exactly `bits` bits, the exponent 65537."""
+
+    bits: int
+    modulus: int
+    explicit_exponent: bool = False  # stored as 65537 and not as 0: the Name depends on it
+
+    type = alg.RSA
+
+    @property
+    def algorithm(self) -> str:
+        """RSA-2048 or RSA-3072."""
+        return f"RSA-{self.bits}"
+
+    @classmethod
+    def read(cls, cursor: Cursor) -> Self:
+        """Read keyBits, exponent and modulus.
+
+        Raises:
+            WireError: another size or exponent, a modulus that is even or short.
+        """
+        bits = _u16(cursor, "keyBits")
+        if bits not in _RSA_KEY_BITS:
+            raise cursor.fail(f"RSA-{bits} is not supported (2048 or 3072)", back=2)
+        exponent = cursor.integer(4, "exponent", big_endian=True)
+        if exponent not in (0, EXPONENT):
+            raise cursor.fail(f"exponent {exponent} is not {EXPONENT}", back=4)
+        unique = _sized(cursor, "modulus")
+        modulus = int.from_bytes(unique, "big")
+        if len(unique) != bits // 8 or modulus.bit_length() != bits:
+            raise cursor.fail(
+                f"modulus has {modulus.bit_length()} bits, keyBits says {bits}", back=len(unique)
+            )
+        if modulus % 2 == 0:
+            raise cursor.fail("modulus is even", back=1)
+        return cls(bits=bits, modulus=modulus, explicit_exponent=exponent == EXPONENT)
+
+    def encode(self) -> bytes:
+        """The inverse of `read`."""
+        size = self.bits // 8
+        exponent = EXPONENT if self.explicit_exponent else 0
+        return _p16(self.bits) + exponent.to_bytes(4, "big") + _p16(size) + self.modulus.to_bytes(size, "big")
+
+    def jwk(self) -> dict[str, str]:
+        """RFC 7518, 6.3."""
+        return {"kty": "RSA", "n": _b64url(self.modulus, self.bits // 8), "e": _b64url(EXPONENT, 3)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EccKey:
+    """The ECC half of a public area: a point of `curve`."""
+
+    curve: alg.Curve
+    x: int
+    y: int
+
+    type = alg.ECC
+
+    @property
+    def algorithm(self) -> str:
+        """P-256 or P-384."""
+        return self.curve.name
+
+    @classmethod
+    def read(cls, cursor: Cursor) -> Self:
+        """Read curve, kdf and point.
+
+        Raises:
+            WireError: another curve, a kdf, a coordinate of the wrong size, a point off the curve.
+        """
+        identifier = _u16(cursor, "curve")
+        curve = alg.CURVES.get(identifier)
+        if curve is None:
+            raise cursor.fail(f"curve 0x{identifier:04x} is neither P-256 nor P-384", back=2)
+        kdf = _u16(cursor, "kdf")
+        if kdf != alg.NULL:
+            raise cursor.fail(f"kdf 0x{kdf:04x} is not null", back=2)
+        point = []
+        for name in ("x", "y"):
+            raw = _sized(cursor, name)
+            if len(raw) != curve.size:
+                raise cursor.fail(
+                    f"{name} has {len(raw)} bytes, {curve.name} has {curve.size}", back=len(raw)
+                )
+            point.append(int.from_bytes(raw, "big"))
+        x, y = point
+        if not curve.holds(x, y):
+            raise cursor.fail(f"the point is not on {curve.name}", back=2 * curve.size + 2)
+        return cls(curve=curve, x=x, y=y)
+
+    def encode(self) -> bytes:
+        """The inverse of `read`."""
+        size = self.curve.size
+        point = b"".join(_p16(size) + part.to_bytes(size, "big") for part in (self.x, self.y))
+        return _p16(self.curve.identifier, alg.NULL) + point
+
+    def jwk(self) -> dict[str, str]:
+        """RFC 7518, 6.2; coordinates at the full size of the curve."""
+        x, y = (_b64url(part, self.curve.size) for part in (self.x, self.y))
+        return {"kty": "EC", "crv": self.curve.name, "x": x, "y": y}
+
+
+_KEYS: dict[int, type[RsaKey] | type[EccKey]] = {key.type: key for key in (RsaKey, EccKey)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TpmtPublic:
-    """A TPM public area; exactly one of (modulus) and (curve, x, y) is present."""
+    """A TPM public area."""
 
     name_alg: int
     attributes: int
@@ -40,22 +146,12 @@ class TpmtPublic:
     symmetric_bits: int | None  # AES-CFB of this size for a storage key; None for a signing key
     scheme: int
     scheme_hash: int | None
-    modulus: int | None = None  # exponent is always 65537, stored as 0
-    key_bits: int | None = None
-    curve: alg.Curve | None = None
-    x: int | None = None
-    y: int | None = None
-    explicit_exponent: bool = False  # stored as 65537 and not as 0: the Name depends on it
-
-    @property
-    def type(self) -> int:
-        """TPM_ALG_RSA or TPM_ALG_ECC."""
-        return alg.RSA if self.curve is None else alg.ECC
+    key: RsaKey | EccKey
 
     @property
     def algorithm(self) -> str:
         """What people call it: RSA-2048, RSA-3072, P-256 or P-384."""
-        return f"RSA-{self.key_bits}" if self.curve is None else self.curve.name
+        return self.key.algorithm
 
     @property
     def template(self) -> str | None:
@@ -132,16 +228,15 @@ class TpmtPublic:
         if scheme not in _SCHEMES[kind]:
             raise cursor.fail(f"scheme 0x{scheme:04x} does not fit the key type", back=2)
         scheme_hash = _read_hash(cursor, "scheme hash") if _SCHEMES[kind][scheme] else None
-        shared = {
-            "name_alg": name_alg,
-            "attributes": attributes,
-            "auth_policy": auth_policy,
-            "symmetric_bits": symmetric_bits,
-            "scheme": scheme,
-            "scheme_hash": scheme_hash,
-        }
-        specific = _read_rsa(cursor) if kind == alg.RSA else _read_ecc(cursor)
-        return cls(**shared, **specific)  # type: ignore[arg-type]  # two dicts, one per half of the layout
+        return cls(
+            name_alg=name_alg,
+            attributes=attributes,
+            auth_policy=auth_policy,
+            symmetric_bits=symmetric_bits,
+            scheme=scheme,
+            scheme_hash=scheme_hash,
+            key=_KEYS[kind].read(cursor),
+        )
 
     def encode(self) -> bytes:
         """The bare area; the inverse of `parse`."""
@@ -151,29 +246,13 @@ class TpmtPublic:
         scheme = _p16(self.scheme) + (b"" if self.scheme_hash is None else _p16(self.scheme_hash))
         return b"".join(
             (
-                _p16(self.type, self.name_alg),
+                _p16(self.key.type, self.name_alg),
                 self.attributes.to_bytes(4, "big"),
                 _p16(len(self.auth_policy)) + self.auth_policy,
                 symmetric,
                 scheme,
-                self._encode_key(),
+                self.key.encode(),
             )
-        )
-
-    def _encode_key(self) -> bytes:
-        if self.curve is not None and self.x is not None and self.y is not None:
-            size = self.curve.size
-            point = b"".join(_p16(size) + part.to_bytes(size, "big") for part in (self.x, self.y))
-            return _p16(self.curve.identifier, alg.NULL) + point
-        if self.modulus is None or self.key_bits is None:
-            raise WireError(STRUCTURE, 0, "neither an RSA nor an ECC key")
-        exponent = EXPONENT if self.explicit_exponent else 0
-        size = self.key_bits // 8
-        return (
-            _p16(self.key_bits)
-            + exponent.to_bytes(4, "big")
-            + _p16(size)
-            + self.modulus.to_bytes(size, "big")
         )
 
     def to_tpm2b(self) -> bytes:
@@ -182,13 +261,8 @@ class TpmtPublic:
         return _p16(len(area)) + area
 
     def jwk(self) -> dict[str, str]:
-        """The public key as a JSON Web Key (RFC 7517, RFC 7518 section 6)."""
-        if self.curve is not None and self.x is not None and self.y is not None:
-            x, y = (_b64url(part, self.curve.size) for part in (self.x, self.y))
-            return {"kty": "EC", "crv": self.curve.name, "x": x, "y": y}
-        if self.modulus is None or self.key_bits is None:
-            raise WireError(STRUCTURE, 0, "neither an RSA nor an ECC key")
-        return {"kty": "RSA", "n": _b64url(self.modulus, self.key_bits // 8), "e": _b64url(EXPONENT, 3)}
+        """The public key as a JSON Web Key (RFC 7517)."""
+        return self.key.jwk()
 
 
 def _read_symmetric(cursor: Cursor) -> int | None:
@@ -204,42 +278,6 @@ def _read_symmetric(cursor: Cursor) -> int | None:
     if mode != alg.CFB:
         raise cursor.fail(f"symmetric mode 0x{mode:04x} is not CFB", back=2)
     return bits
-
-
-def _read_rsa(cursor: Cursor) -> dict[str, object]:
-    bits = _u16(cursor, "keyBits")
-    if bits not in _RSA_KEY_BITS:
-        raise cursor.fail(f"RSA-{bits} is not supported (2048 or 3072)", back=2)
-    exponent = cursor.integer(4, "exponent", big_endian=True)
-    if exponent not in (0, EXPONENT):
-        raise cursor.fail(f"exponent {exponent} is not {EXPONENT}", back=4)
-    unique = _sized(cursor, "modulus")
-    modulus = int.from_bytes(unique, "big")
-    if len(unique) != bits // 8 or modulus.bit_length() != bits:
-        raise cursor.fail(f"modulus has {modulus.bit_length()} bits, keyBits says {bits}", back=len(unique))
-    if modulus % 2 == 0:
-        raise cursor.fail("modulus is even", back=1)
-    return {"modulus": modulus, "key_bits": bits, "explicit_exponent": exponent == EXPONENT}
-
-
-def _read_ecc(cursor: Cursor) -> dict[str, object]:
-    identifier = _u16(cursor, "curve")
-    curve = alg.CURVES.get(identifier)
-    if curve is None:
-        raise cursor.fail(f"curve 0x{identifier:04x} is neither P-256 nor P-384", back=2)
-    kdf = _u16(cursor, "kdf")
-    if kdf != alg.NULL:
-        raise cursor.fail(f"kdf 0x{kdf:04x} is not null", back=2)
-    point = []
-    for name in ("x", "y"):
-        raw = _sized(cursor, name)
-        if len(raw) != curve.size:
-            raise cursor.fail(f"{name} has {len(raw)} bytes, {curve.name} has {curve.size}", back=len(raw))
-        point.append(int.from_bytes(raw, "big"))
-    x, y = point
-    if not curve.holds(x, y):
-        raise cursor.fail(f"the point is not on {curve.name}", back=2 * curve.size + 2)
-    return {"curve": curve, "x": x, "y": y}
 
 
 def _read_hash(cursor: Cursor, what: str) -> int:

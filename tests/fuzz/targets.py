@@ -21,7 +21,7 @@ from app.wire.manifest import Manifest, parse_manifest, uefi_mm_manifest, vtpm_m
 from app.wire.report import SIGNED_SIZE, AttestationReport
 from app.wire.services_manifest import ServicesManifest
 from app.wire.tcb import TcbLayout, TcbVersion
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm_public import EccKey, TpmtPublic
 from app.wire.uefi_mm import UefiMmManifest
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ def check_key(raw: bytes, key: TpmtPublic) -> None:
     assert key.encode() == raw
     assert TpmtPublic.from_tpm2b(key.to_tpm2b()) == key
     assert len(key.name) in {34, 50, 66}
-    assert key.jwk()["kty"] == ("RSA" if key.curve is None else "EC")
+    assert key.jwk()["kty"] == ("EC" if isinstance(key.key, EccKey) else "RSA")
     assert key.template is None or key.encode()[:2] in {b"\0\1", b"\0\x23"}
 
 

@@ -12,7 +12,7 @@ from app.errors import WireError
 from app.trust import tpm_key
 from app.wire import tpm_template
 from app.wire.manifest import EkManifest, parse_manifest
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm_public import EccKey, RsaKey, TpmtPublic
 from tests.interop.software_tpm import SoftwareTpm, software_tpm
 from tests.wire.samples import CURVES, LEADING_ZERO_SCALARS, SWTPM_EK, p256_ek, patched, sized
 
@@ -42,24 +42,27 @@ def check(tpm: SoftwareTpm, context: str) -> TpmtPublic:
     public = load_pem_public_key(tpm.read("pem"))
     if isinstance(public, rsa.RSAPublicKey):
         numbers = public.public_numbers()
-        assert (key.modulus, numbers.e) == (numbers.n, 65537)
+        assert isinstance(key.key, RsaKey)
+        assert (key.key.modulus, numbers.e) == (numbers.n, 65537)
     else:
         assert isinstance(public, ec.EllipticCurvePublicKey)
         point = public.public_numbers()
-        assert (key.x, key.y) == (point.x, point.y)
+        assert isinstance(key.key, EccKey)
+        assert (key.key.x, key.key.y) == (point.x, point.y)
     assert tpm_key.spki(key) == public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     printed = yaml.safe_load(tpm.run("tpm2_print", "-t", "TPMT_PUBLIC", "area"))
-    assert key.type == printed["type"]["raw"]
+    assert key.key.type == printed["type"]["raw"]
     assert key.name_alg == printed["name-alg"]["raw"]
     assert key.attributes == printed["attributes"]["raw"]
     assert key.auth_policy.hex() == str(printed.get("authorization policy", ""))
     assert key.scheme == printed["scheme"]["raw"]
     assert (key.symmetric_bits or 0) == printed.get("sym-keybits", 0)
     assert (key.scheme_hash or 0) == printed.get("scheme-halg", {"raw": 0})["raw"]
-    assert key.key_bits == printed.get("bits")
-    if key.curve is not None:
-        assert key.curve.identifier == printed["curve-id"]["raw"]
+    if isinstance(key.key, RsaKey):
+        assert key.key.bits == printed["bits"]
+    else:
+        assert key.key.curve.identifier == printed["curve-id"]["raw"]
     return key
 
 
@@ -132,10 +135,9 @@ def test_a_coordinate_with_a_leading_zero_byte(tpm: SoftwareTpm, where: tuple[st
     public = ec.derive_private_key(scalar, CURVES[curve]).public_key()
     tpm.write("in.pem", public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     tpm.run("tpm2_loadexternal", "-Q", "-C", "n", "-G", "ecc", "-u", "in.pem", "-c", "key.ctx")
-    key = check(tpm, "key.ctx")
-    assert key.curve is not None
+    key = check(tpm, "key.ctx").key
+    assert isinstance(key, EccKey)
     value = key.x if coordinate == "x" else key.y
-    assert value is not None
     assert value >> 8 * (key.curve.size - 1) == 0
 
 

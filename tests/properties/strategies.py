@@ -1,6 +1,5 @@
 """Values of every wire type, and bytes that are almost valid."""
 
-from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,7 +14,7 @@ from app.wire.product import Cpuid
 from app.wire.report import AttestationReport, FirmwareVersion, KeyInfo, Signature
 from app.wire.services_manifest import ServiceEntry, ServicesManifest
 from app.wire.tcb import TcbLayout, TcbVersion
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm_public import EccKey, RsaKey, TpmtPublic
 from app.wire.uefi_mm import UefiMmManifest
 
 BYTE = st.integers(0, 0xFF)
@@ -84,18 +83,18 @@ def keys(draw: st.DrawFn) -> TpmtPublic:
     name_alg = draw(st.sampled_from(sorted(alg.HASH_SIZES)))
     size = draw(st.sampled_from((0, alg.HASH_SIZES[name_alg])))
     hashed: dict[int, bool]
-    key: dict[str, Any]
+    key: RsaKey | EccKey
     if draw(st.booleans()):
         bits = draw(st.sampled_from((2048, 3072)))
         modulus = draw(st.integers(0, 2 ** (bits - 2) - 1)) << 1 | 1 << (bits - 1) | 1
-        key = {"modulus": modulus, "key_bits": bits, "explicit_exponent": draw(st.booleans())}
+        key = RsaKey(bits=bits, modulus=modulus, explicit_exponent=draw(st.booleans()))
         hashed = {alg.NULL: False, alg.RSASSA: True, alg.RSAPSS: True, alg.RSAES: False, alg.OAEP: True}
     else:
         curve = draw(st.sampled_from((alg.P256, alg.P384)))
         openssl = ec.SECP256R1() if curve is alg.P256 else ec.SECP384R1()
         scalar = draw(st.integers(1, 2**250))
         point = ec.derive_private_key(scalar, openssl).public_key().public_numbers()
-        key = {"curve": curve, "x": point.x, "y": point.y}
+        key = EccKey(curve=curve, x=point.x, y=point.y)
         hashed = {alg.NULL: False, alg.ECDSA: True, alg.ECDH: True}
     scheme = draw(st.sampled_from(sorted(hashed)))
     return TpmtPublic(
@@ -105,7 +104,7 @@ def keys(draw: st.DrawFn) -> TpmtPublic:
         symmetric_bits=draw(st.sampled_from((None, 128, 192, 256))),
         scheme=scheme,
         scheme_hash=draw(st.sampled_from(sorted(alg.HASH_SIZES))) if hashed[scheme] else None,
-        **key,
+        key=key,
     )
 
 

@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from app.errors import WireError
 from app.trust.tpm_key import pem, public_key, spki
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm_algorithms import P256
+from app.wire.tpm_public import EccKey, RsaKey, TpmtPublic
 from tests.wire.samples import SWTPM_EK, p256_ek
 
 
@@ -43,9 +44,8 @@ def test_numbers_that_are_no_key_are_a_wire_error() -> None:
     point = TpmtPublic.parse(p256_ek(7))
     modulus = TpmtPublic.parse(SWTPM_EK)
     for broken, reason in (
-        (replace(point, y=point.x), "not a public key"),
-        (replace(modulus, modulus=1), "not a public key"),
-        (replace(modulus, modulus=None), "neither an RSA nor an ECC key"),
+        (replace(point, key=EccKey(curve=P256, x=1, y=1)), "not a public key"),
+        (replace(modulus, key=RsaKey(bits=2048, modulus=1)), "not a public key"),
     ):
         with pytest.raises(WireError, match=reason):
             public_key(broken)

@@ -10,7 +10,7 @@ from app.cli.inspection.sheet import Row, Section, Sheet, yes_no
 from app.trust.tpm_key import pem
 from app.wire import b64
 from app.wire import tpm_algorithms as alg
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm_public import EccKey, TpmtPublic
 
 ATTEST_MAGIC = bytes.fromhex("ff544347")
 _ATTEST_TYPES = {
@@ -81,13 +81,14 @@ def public_rows(public: TpmtPublic) -> tuple[Row, ...]:
             alarming=public.template is None,
         ),
     ]
-    if public.curve is not None and public.x is not None and public.y is not None:
-        size = public.curve.size
-        rows.append(Row(name="x", value=public.x.to_bytes(size, "big").hex()))
-        rows.append(Row(name="y", value=public.y.to_bytes(size, "big").hex()))
-    elif public.modulus is not None:
-        note = "exponent 65537, written out" if public.explicit_exponent else "exponent 65537"
-        rows.append(Row(name="modulus", value=f"{public.modulus:x}", note=note))
+    key = public.key
+    if isinstance(key, EccKey):
+        size = key.curve.size
+        rows.append(Row(name="x", value=key.x.to_bytes(size, "big").hex()))
+        rows.append(Row(name="y", value=key.y.to_bytes(size, "big").hex()))
+    else:
+        note = "exponent 65537, written out" if key.explicit_exponent else "exponent 65537"
+        rows.append(Row(name="modulus", value=f"{key.modulus:x}", note=note))
     rows.append(Row(name="Name", value=public.name.hex(), note="nameAlg and digest"))
     rows.append(Row(name="SHA-256", value=hashlib.sha256(public.encode()).hexdigest(), note="of TPMT_PUBLIC"))
     return tuple(rows)

@@ -19,7 +19,7 @@ from app.wire.bits import PlatformInfo
 from app.wire.manifest import KeyListManifest
 from app.wire.product import ProductLine
 from app.wire.report import REPORT_SIZE, SIGNED_SIZE, AttestationReport
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm_public import EccKey, TpmtPublic
 
 ReportChange = Callable[[AttestationReport], AttestationReport]
 
@@ -207,9 +207,7 @@ def key_list(ek: EkSource, vault: Vault) -> bytes:
         symmetric_bits=None,
         scheme=alg.ECDSA,
         scheme_hash=alg.SHA256,
-        curve=alg.P256,
-        x=point.x,
-        y=point.y,
+        key=EccKey(curve=alg.P256, x=point.x, y=point.y),
     )
     return KeyListManifest((TpmtPublic.parse(ek.public()), ak)).encode()
 

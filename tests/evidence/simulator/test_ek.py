@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from app.evidence.simulator.ek import EkKind, SimulatedEk
 from app.evidence.simulator.vault import Vault
 from app.wire.manifest import EkManifest, parse_manifest
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm_public import EccKey, RsaKey, TpmtPublic
 
 POLICY_A = "837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa"
 # What stands before the modulus or the point in a key that tpm2_createek makes
@@ -35,17 +35,14 @@ def test_the_ek_follows_its_template(vault: Vault, kind: EkKind) -> None:
 def test_the_rsa_key_is_a_real_one(vault: Vault) -> None:
     public = TpmtPublic.parse(SimulatedEk(vault).public())
     key = vault.rsa_key("EK-rsa2048", 2048)
-    assert public.modulus == key.public_key().public_numbers().n
-    assert public.modulus is not None
-    assert public.modulus.bit_length() == 2048
+    assert public.key == RsaKey(bits=2048, modulus=key.public_key().public_numbers().n)
 
 
 @pytest.mark.parametrize(("kind", "curve"), [(EkKind.P_256, ec.SECP256R1()), (EkKind.P_384, ec.SECP384R1())])
 def test_the_point_is_on_its_curve(vault: Vault, kind: EkKind, curve: ec.EllipticCurve) -> None:
     public = TpmtPublic.parse(SimulatedEk(vault, kind).public())
-    assert public.x is not None
-    assert public.y is not None
-    ec.EllipticCurvePublicNumbers(public.x, public.y, curve).public_key()  # raises where it is not
+    assert isinstance(public.key, EccKey)
+    ec.EllipticCurvePublicNumbers(public.key.x, public.key.y, curve).public_key()  # raises where it is not
 
 
 def test_the_ek_outlives_the_process_in_a_state_directory(tmp_path: Path) -> None:
