@@ -25,19 +25,16 @@ from app.api.problems import register_problems
 from app.api.readiness import Readiness
 from app.api.request_context import RequestContext
 from app.api.state import State
-from app.appraisal.policy import Policy, ReferenceMeasurement, ReferenceValues, default_policy
+from app.assembly import make_backend, make_kds, make_roots, simulator_policy
 from app.attester.attester import Attester
 from app.config import Settings
-from app.errors import AttestError, CertificateError, ConfigError
+from app.errors import AttestError
 from app.evidence.backend import EvidenceBackend, ProbeCheck
-from app.evidence.configfs import ConfigfsBackend
 from app.evidence.simulator.backend import SimulatorBackend
-from app.evidence.simulator.ek import EkKind
 from app.telemetry.logs import configure_logging
 from app.telemetry.metrics import Metrics
-from app.trust.certificates import MAX_BUNDLE_SIZE, load_certificates
 from app.trust.endorsements import EndorsementSource
-from app.trust.kds import KdsClient, KdsLimits
+from app.trust.kds import KdsClient
 from app.trust.roots import TrustRoots
 from app.trust.store import EndorsementStore
 from app.verifier.policies import PolicySet, read_policies, read_policy
@@ -51,7 +48,6 @@ to the nonce and to the vTPM's endorsement key. The verifier, outside, appraises
 verdict with every finding behind it. Every error is a problem document (RFC 9457).
 
 Byte strings are standard base64 with padding unless they are named hexadecimal."""
-_EK_KINDS = {"rsa2048": EkKind.RSA_2048, "p256": EkKind.P_256, "p384": EkKind.P_384}
 _KDS_CONNECTIONS = 16
 
 _log = structlog.get_logger(__name__)
@@ -114,13 +110,13 @@ def create_app(
     """
     settings = settings or Settings.load()
     configure_logging(settings.log_level, settings.log_format)
-    backend = (backend or _backend(settings)) if settings.attests else None
+    backend = (backend or make_backend(settings)) if settings.attests else None
     plan = _Plan(
         settings=settings,
         clock=clock,
         metrics=Metrics(),
         backend=backend,
-        roots=_roots(settings),
+        roots=make_roots(settings) if settings.verifies else TrustRoots.amd(),
         policies=_policies(settings, backend),
     )
 
@@ -160,43 +156,6 @@ def create_app(
     return app
 
 
-def _backend(settings: Settings) -> EvidenceBackend:
-    if settings.backend == "configfs":
-        return ConfigfsBackend(
-            settings.configfs_path,
-            interval_s=settings.interval_s,
-            timeout_s=settings.device_timeout_s,
-            fetch_certificates=settings.fetch_certificates,
-        )
-    return SimulatorBackend(
-        line=settings.simulator_product,
-        report_version=settings.simulator_report_version,
-        signing_key=settings.simulator_signing_key,
-        ek=_EK_KINDS[settings.simulator_ek],
-        fault=settings.simulator_fault,
-        state_dir=settings.simulator_state_dir,
-        with_certificates=settings.simulator_certificates,
-    )
-
-
-def _roots(settings: Settings) -> TrustRoots:
-    """AMD's roots and the operator's own."""
-    roots = TrustRoots.amd()
-    for path in settings.trust_roots if settings.verifies else ():
-        try:
-            with path.open("rb") as file:
-                raw = file.read(MAX_BUNDLE_SIZE + 1)
-            for certificate in load_certificates(raw, str(path)):
-                roots = roots.with_root(certificate, "extra")
-        except OSError as error:
-            raise ConfigError(f"trust root {path} cannot be read: {error.strerror}") from error
-        except CertificateError as error:
-            raise ConfigError(f"trust root {path} cannot be used: {error.reason}") from error
-    if any(root.simulated for root in roots.roots) and not settings.allow_simulator:
-        raise ConfigError("trust_roots holds a SIMULATED root: set allow_simulator=true if this is meant")
-    return roots
-
-
 def _policies(settings: Settings, backend: EvidenceBackend | None) -> PolicySet:
     if not settings.verifies:
         return PolicySet()
@@ -208,20 +167,9 @@ def _policies(settings: Settings, backend: EvidenceBackend | None) -> PolicySet:
         if policy not in policies:
             policies.append(policy)
     if settings.allow_simulator and isinstance(backend, SimulatorBackend):
-        policies.append(_simulator_policy(backend))
+        policies.append(simulator_policy())
         chosen = chosen or policies[-1].id
     return PolicySet(policies, chosen)
-
-
-def _simulator_policy(simulator: SimulatorBackend) -> Policy:
-    """The built-in policy, and the simulator's image among the known ones."""
-    known = ReferenceMeasurement(
-        value=simulator.measurement.hex(),  # type: ignore[arg-type]  # read as in a document
-        name="svsm-attest simulator",
-        attest_feature=False,
-    )
-    references = ReferenceValues(measurements=(known,))
-    return default_policy().model_copy(update={"id": "simulator", "reference_values": references})
 
 
 async def _build(plan: _Plan, stack: AsyncExitStack) -> State:
@@ -278,20 +226,13 @@ async def _trust(plan: _Plan, stack: AsyncExitStack) -> _Trust:
 
 
 async def _kds(plan: _Plan, stack: AsyncExitStack, transport: httpx.AsyncBaseTransport | None) -> KdsClient:
-    timeout_s = plan.settings.kds_timeout_s
-    limits = KdsLimits(
-        connect_s=timeout_s,
-        read_s=timeout_s,
-        total_s=4 * timeout_s,
-        remember_failure_s=plan.settings.kds_negative_ttl_s,
-    )
     client = httpx.AsyncClient(
         transport=transport,
         event_hooks=plan.metrics.kds_hooks(),
         limits=httpx.Limits(max_connections=_KDS_CONNECTIONS),
     )
     await stack.enter_async_context(client)
-    return KdsClient(client, plan.settings.kds_url, limits=limits)
+    return make_kds(plan.settings, client)
 
 
 def _store(path: Path) -> EndorsementStore:

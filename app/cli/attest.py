@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from app.api.evidence_document import EvidenceDocument
+from app.assembly import make_backend
 from app.attester.attester import Attester
 from app.cli import terminal
 from app.cli.files import read_64_bytes
-from app.cli.roles import command_settings, make_backend
+from app.cli.roles import command_settings
 from app.cli.service import ServiceClient
 from app.config import Settings
 from app.wire.binding import NONCE_SIZE

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from app.assembly import make_roots, with_root_files
 from app.cli import terminal
 from app.cli.endorsement_fetch import Chip, FetchedItem, fetch_all, parse_tcb
 from app.cli.failure import ExitCode, InputError, about
 from app.cli.files import display_name, read_file
-from app.cli.roles import command_settings, make_roots, utc_now
+from app.cli.roles import command_settings, utc_now
 from app.cli.terminal import BAD, CAUTION, FAINT, GOOD, columns, joined, styled
 from app.errors import CollateralUnavailableError
 from app.trust.intake import import_endorsements
@@ -104,7 +105,9 @@ def import_(
             )
         offered += found
     target = EndorsementStore(store or settings.store)
-    entries = import_endorsements(target, offered, make_roots(settings, trust_root or ()), utc_now())
+    entries = import_endorsements(
+        target, offered, with_root_files(make_roots(settings), trust_root or ()), utc_now()
+    )
     _show_entries(target, dict.fromkeys(entries), "imported", as_json=as_json)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import typer
 
-from app.cli.roles import make_kds, utc_now
+from app.assembly import make_kds
+from app.cli.roles import utc_now
 from app.config import Settings
 from app.errors import CertificateError, CollateralUnavailableError, ConfigError, WireError
 from app.trust.crl import crl_fault

@@ -15,6 +15,7 @@ from app.appraisal.findings import GENUINE, CheckId, Outcome
 from app.appraisal.policy import Policy, default_policy
 from app.appraisal.policy_document import MAX_SIZE, parse_policy
 from app.appraisal.result import AttestationResult
+from app.assembly import make_roots, make_simulator
 from app.attester.endorsement_key import endorsement_key
 from app.cli import terminal
 from app.cli.certificate_table import signing_leaf
@@ -24,7 +25,7 @@ from app.cli.failure import ExitCode, InFileError, InputError, about
 from app.cli.files import display_name, read_file
 from app.cli.policy_draft import Observation, draft_policy
 from app.cli.policy_view import policy_document, render_policy
-from app.cli.roles import Circumstances, command_settings, local_verifier, make_roots, make_simulator, utc_now
+from app.cli.roles import Circumstances, command_settings, local_verifier, utc_now
 from app.config import Settings
 from app.errors import CollateralUnavailableError, WireError
 from app.evidence.simulator.launch import Launch

@@ -15,6 +15,7 @@ from app.appraisal.appraise import appraise
 from app.appraisal.findings import CheckId, Finding, Outcome
 from app.appraisal.policy import default_policy
 from app.appraisal.result import AttestationResult
+from app.assembly import make_backend, make_roots
 from app.cli import terminal
 from app.cli.failure import ExitCode
 from app.cli.live_ek import NotComparedError, attested_ek, device_tcti, live_ek
@@ -22,8 +23,6 @@ from app.cli.roles import (
     Circumstances,
     command_settings,
     endorsement_source,
-    make_backend,
-    make_roots,
     utc_now,
 )
 from app.cli.serve import Backend

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from app.api.evidence_document import EvidenceDocument
+from app.assembly import make_roots, make_simulator, with_root_files
 from app.cli import terminal
 from app.cli.certificate_table import merged_table
 from app.cli.evidence_file import read_evidence
@@ -22,8 +23,6 @@ from app.cli.roles import (
     command_settings,
     is_policy_file,
     local_verifier,
-    make_roots,
-    make_simulator,
     utc_now,
 )
 from app.cli.service import ServiceClient
@@ -126,7 +125,7 @@ def verify(
         moment = _parse_time(at) if at is not None else None
         trust_simulator = allow_simulator or (settings.allow_simulator and settings.simulates)
         how = Circumstances(
-            roots=make_roots(settings, trust_root or ()),
+            roots=with_root_files(make_roots(settings), trust_root or ()),
             store=store or settings.store,
             offline=offline or settings.offline,
             simulator=make_simulator(settings) if trust_simulator else None,

@@ -14,15 +14,21 @@ from app.cli.application import run
 from tests.cli.command_line import COMMAND, NOWHERE, Cli, Ended, Program
 
 
-@pytest.fixture
-def surroundings(
-    tmp_path: Path, simulator_state: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dict[str, str]]:
-    """Settings that touch neither this user's files nor the network; whatever a command exports is undone."""
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """Whatever a test or a command exports is undone, after every other fixture has undone its own."""
     before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path, simulator_state: Path) -> dict[str, str]:
+    """Settings that touch neither this user's files nor the network."""
     for name in list(os.environ):
         if name.startswith("SVSM_ATTEST_") and name != "SVSM_ATTEST_VECTORS":
-            monkeypatch.delenv(name)
+            del os.environ[name]
     chosen = {
         "SVSM_ATTEST_STORE": str(tmp_path / "store"),
         "SVSM_ATTEST_SIMULATOR_STATE_DIR": str(simulator_state),
@@ -30,9 +36,7 @@ def surroundings(
         "SVSM_ATTEST_KDS_TIMEOUT_S": "1",
     }
     os.environ.update(chosen)
-    yield chosen
-    os.environ.clear()
-    os.environ.update(before)
+    return chosen
 
 
 @pytest.fixture

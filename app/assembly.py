@@ -1,0 +1,123 @@
+"""Settings become objects: what the service and the commands build alike.
+
+Imported by main and cli only. Nothing here runs or connects; whoever asks keeps and closes.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import httpx
+
+from app.appraisal.policy import Policy, ReferenceMeasurement, ReferenceValues, default_policy
+from app.config import Settings
+from app.errors import CertificateError, ConfigError
+from app.evidence.backend import EvidenceBackend
+from app.evidence.configfs import ConfigfsBackend
+from app.evidence.simulator.backend import SimulatorBackend
+from app.evidence.simulator.ek import EkKind
+from app.evidence.simulator.launch import Launch
+from app.trust.certificates import MAX_BUNDLE_SIZE, load_certificates
+from app.trust.kds import KdsClient, KdsLimits
+from app.trust.roots import TrustRoots
+
+SIMULATOR_POLICY = "simulator"
+_EK_KINDS = {"rsa2048": EkKind.RSA_2048, "p256": EkKind.P_256, "p384": EkKind.P_384}
+
+
+def make_backend(settings: Settings) -> EvidenceBackend:
+    """The source of evidence that the settings name.
+
+    Raises:
+        ConfigError: settings that contradict each other.
+        BackendError: the simulator's state directory cannot be used.
+    """
+    if settings.backend == "configfs":
+        return ConfigfsBackend(
+            settings.configfs_path,
+            interval_s=settings.interval_s,
+            timeout_s=settings.device_timeout_s,
+            fetch_certificates=settings.fetch_certificates,
+        )
+    return make_simulator(settings, with_fault=True)
+
+
+def make_simulator(settings: Settings, *, with_fault: bool = False) -> SimulatorBackend:
+    """The simulator that the settings describe.
+
+    Raises:
+        ConfigError, BackendError: as `make_backend`.
+    """
+    return SimulatorBackend(
+        line=settings.simulator_product,
+        report_version=settings.simulator_report_version,
+        signing_key=settings.simulator_signing_key,
+        ek=_EK_KINDS[settings.simulator_ek],
+        fault=settings.simulator_fault if with_fault else None,
+        state_dir=settings.simulator_state_dir,
+        with_certificates=settings.simulator_certificates,
+        interval_s=settings.interval_s if settings.simulates else 0.0,
+    )
+
+
+def make_roots(settings: Settings) -> TrustRoots:
+    """AMD's roots and those of the settings. A SIMULATED one among these takes allow_simulator.
+
+    Raises:
+        ConfigError: a file that cannot be read or holds no root, or a SIMULATED root.
+    """
+    roots = with_root_files(TrustRoots.amd(), settings.trust_roots)
+    if any(root.simulated for root in roots.roots) and not settings.allow_simulator:
+        raise ConfigError(
+            "trust_roots holds a SIMULATED root: set SVSM_ATTEST_ALLOW_SIMULATOR=true if this is meant"
+        )
+    return roots
+
+
+def with_root_files(roots: TrustRoots, files: Iterable[Path]) -> TrustRoots:
+    """These roots and those in files, which are trusted because somebody named them.
+
+    Raises:
+        ConfigError: a file that cannot be read or holds no root.
+    """
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                raw = file.read(MAX_BUNDLE_SIZE + 1)
+            certificates = load_certificates(raw, str(path))
+        except OSError as error:
+            raise ConfigError(f"trust root {path} cannot be read: {error.strerror}") from error
+        except CertificateError as error:
+            raise ConfigError(f"trust root {path} cannot be used: {error.reason}") from error
+        for certificate in certificates:
+            try:
+                roots = roots.with_root(certificate, "extra")
+            except CertificateError as error:
+                raise ConfigError(f"trust root {path} is not a root certificate: {error.reason}") from error
+    return roots
+
+
+def simulator_policy() -> Policy:
+    """The built-in policy, and the simulator's image among the known ones."""
+    known = ReferenceMeasurement(
+        value=Launch().measurement.hex(),  # type: ignore[arg-type]  # read as in a document
+        name="svsm-attest simulator",
+        attest_feature=False,
+    )
+    references = ReferenceValues(measurements=(known,))
+    return default_policy().model_copy(update={"id": SIMULATOR_POLICY, "reference_values": references})
+
+
+def make_kds(settings: Settings, client: httpx.AsyncClient) -> KdsClient:
+    """A KDS client within the bounds of the settings.
+
+    Raises:
+        ConfigError: a KDS that is not asked by https.
+    """
+    timeout_s = settings.kds_timeout_s
+    limits = KdsLimits(
+        connect_s=timeout_s,
+        read_s=timeout_s,
+        total_s=4 * timeout_s,
+        remember_failure_s=settings.kds_negative_ttl_s,
+    )
+    return KdsClient(client, settings.kds_url, limits=limits)
