@@ -136,8 +136,12 @@ class LocalServer:
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         remedy = "Choose another --port (0: any free one), or stop what listens there."
         raise InputError(f"{host} port {port}", f"cannot be listened on: {reason}", remedy) from error
+    # Connections inherit it. Without, the second part of an answer waits for the client's delayed ACK of
+    # the first, 40 ms: asyncio sets it only on sockets whose protocol number it knows.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

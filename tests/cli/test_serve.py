@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.server import export_settings
+from app.cli.server import _bind, export_settings
 from tests.cli.command_line import COMMAND, Cli
 
 STARTS_WITHIN_S = 60
@@ -148,3 +149,11 @@ def test_what_is_not_given_is_not_exported(surroundings: dict[str, str]) -> None
     assert "SVSM_ATTEST_INSECURE_HTTP" not in os.environ
     assert os.environ["SVSM_ATTEST_ALLOW_SIMULATOR"] == "true"
     assert os.environ["SVSM_ATTEST_PORT"] == "0"
+
+
+def test_no_answer_waits_for_a_delayed_acknowledgement(surroundings: dict[str, str]) -> None:
+    """A connection sends what it has: the option is the listener's, and connections inherit it."""
+    del surroundings
+    listener = _bind("127.0.0.1", 0)
+    with listener, socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
