@@ -11,7 +11,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.errors import WireError
 from app.wire import guid
 from app.wire.certificate_table import CertificateEntry, CertificateTable
 
@@ -344,9 +343,6 @@ def certificate_table(case: Case) -> bytes | None:
             continue
         role = next((role for role in names if role in path.stem.split("-")[-1].split("_")), None)
         entries.append(CertificateEntry(guid.CRL if path == case.crl else names[role or "vcek"], data))
-    try:
-        table = CertificateTable(tuple(entries)).encode()
-        CertificateTable.parse(table)
-    except WireError as error:  # pragma: no cover - a mistake in these cases, not in what they test
-        raise AssertionError(case.id) from error
+    table = CertificateTable(tuple(entries)).encode()
+    CertificateTable.parse(table)  # a mistake in these cases must not look like one in what they test
     return table
