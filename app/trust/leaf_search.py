@@ -92,12 +92,10 @@ class LeafSearch:
     async def _successor(self, leaf: "x509.Certificate") -> ChosenLeaf | None:
         """The VCEK of the same chip at REPORTED_TCB: tables that hosts hand out go stale."""
         line = read_vek(leaf).line
-        if line is None or self._likeness(leaf) is not _Likeness.CHIP:
+        if line is None or self._likeness(leaf) is not _Likeness.CHIP or not self._in_order(line):
             return None
         try:
             return self._chosen(*await self._vcek(line, allow_network=self.allow_network))
-        except WireError:
-            return None  # a TCB that this line cannot have: there is no such certificate
         except CollateralUnavailableError as error:
             if error.upstream_status != _NOT_FOUND and self.collateral.can_ask(
                 allow_network=self.allow_network
@@ -135,9 +133,17 @@ class LeafSearch:
         tcb = TcbVersion.parse(self.report.reported_tcb, line.tcb_layout)
         return await self.collateral.vcek(line, hwid, tcb, allow_network=allow_network)
 
+    def _in_order(self, line: ProductLine) -> bool:
+        """Is REPORTED_TCB within CURRENT_TCB? If not, no newer certificate explains this report."""
+        reported, current = self._reported_tcb(line), self._tcb(self.report.current_tcb, line)
+        return reported is not None and current is not None and current.covers(reported)
+
     def _reported_tcb(self, line: ProductLine) -> TcbVersion | None:
+        return self._tcb(self.report.reported_tcb, line)
+
+    def _tcb(self, raw: bytes, line: ProductLine) -> TcbVersion | None:
         try:
-            return TcbVersion.parse(self.report.reported_tcb, line.tcb_layout)
+            return TcbVersion.parse(raw, line.tcb_layout)
         except WireError:
             return None
 

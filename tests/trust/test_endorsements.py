@@ -434,6 +434,19 @@ def test_leaves_that_are_not_stale_are_not_replaced(
     assert len(kds.calls) == 0
 
 
+def test_a_report_that_claims_more_than_its_firmware_has_is_judged_as_it_is(
+    own_roots: TrustRoots, kds: respx.MockRouter, whole: OfferedEndorsements
+) -> None:
+    """Raising REPORTED_TCB must not turn a forged report into one that merely lacks a certificate."""
+    report = signed_report(version=3, cpuid=MILAN_CPU, key="another")
+    raised = replace(report, reported_tcb=NEWER.encode(MILAN.tcb_layout))
+    unreadable = replace(raised, current_tcb=b"\0\0\1\0\0\0\0\0")
+    for odd in (raised, unreadable):
+        found = Bench(own_roots).gather(odd, whole)
+        assert (found.leaf, found.signature_valid) == (whole.leaves[0], False)
+    assert len(kds.calls) == 0
+
+
 def test_a_report_whose_tcb_is_none_has_no_other_leaf(
     own_roots: TrustRoots, kds: respx.MockRouter, whole: OfferedEndorsements
 ) -> None:
