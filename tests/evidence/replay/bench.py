@@ -225,13 +225,17 @@ def select_svsm(entry: Path) -> None:
     write(entry / "service_provider", b"svsm")
 
 
+# Rights are dropped by the script itself: an interpreter may lie where only root can read it.
+_DROP_RIGHTS = f"import os; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+
+
 def as_nobody(script: str, *arguments: object) -> str:
-    """The last line that a Python script prints or fails with, run by a user without rights."""
+    """The last line that a Python script prints or fails with, run by a user without rights.
+
+    The script may import os and sys, which are loaded by then, and nothing else.
+    """
     run = subprocess.run(
-        [os.path.realpath(sys.executable), "-I", "-S", "-c", script, *map(str, arguments)],
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
+        [sys.executable, "-I", "-S", "-c", _DROP_RIGHTS + script, *map(str, arguments)],
         cwd="/",
         capture_output=True,
         text=True,
