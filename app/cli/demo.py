@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -218,6 +219,7 @@ def _show_by_hand(url: str) -> None:
     for line in by_hand(url):
         typer.echo(line)  # as it is: to be copied, a line may not be wrapped
     terminal.show(Text(), joined("Serving on ", (url, STRONG), f" (API: {url}/docs). Ctrl-C stops."))
+    sys.stdout.flush()  # a pipe or a file has waited for it, and nothing more is printed while serving
 
 
 def _list_faults() -> None:
