@@ -26,9 +26,9 @@ demo: $(VENV)/.run ## the same round trip on a free port; exits 0 when it is aff
 
 test: $(VENV)/.test ## install what the tests need and run them all
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest --cov=app --cov-branch --cov-report= $(PYTEST_ARGS)
-	$(BIN)/python -m coverage report --fail-under=95
-	$(BIN)/python -m coverage report --fail-under=100 --include='app/wire/*,app/trust/*,app/appraisal/*'
+	$(BIN)/python -m pytest --cov=app --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95 $(PYTEST_ARGS)
+	@strict=$$($(BIN)/python -m coverage report --fail-under=100 --include='app/wire/*,app/trust/*,app/appraisal/*') \
+	  || { echo "$$strict"; exit 1; }
 
 check: $(VENV)/.test ## format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -108,6 +108,20 @@ class BackendBusyError(BackendError):
     """Another user of the platform interfered; the request is safe to repeat."""
 
 
+class TpmUnavailableError(BackendError):
+    """The TPM could not be asked, did not answer in time, or answered with something that is no answer."""
+
+
+class TpmRefusedError(AttestError):
+    """The TPM answered a command with a return code: `code` as sent, `name` as the TCG calls it."""
+
+    def __init__(self, command: str, code: int, name: str) -> None:
+        super().__init__(f"{command} answered 0x{code:x} {name}")
+        self.command = command
+        self.code = code
+        self.name = name
+
+
 class RateLimitedError(AttestError):
     """Too many requests wait already; the caller may come back after `retry_after_s` seconds."""
 

@@ -14,7 +14,7 @@ from app.wire.manifest import EkManifest, KeyListManifest, Manifest, vtpm_manife
 from app.wire.product import ProductLine
 from app.wire.report import AttestationReport
 from app.wire.tcb import TcbVersion
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm.public import TpmtPublic
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from app.trust.tpm_key import pem
 from app.wire.manifest import KeyListManifest, parse_manifest, vtpm_manifest
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm.public import TpmtPublic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

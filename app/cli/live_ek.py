@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.attester.endorsement_key import endorsement_key
 from app.errors import WireError
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm.public import TpmtPublic
 
 TOOL = "tpm2_createek"
 _TIMEOUT_S = 60.0

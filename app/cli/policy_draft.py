@@ -17,7 +17,7 @@ from app.wire.manifest import EkManifest, KeyListManifest
 from app.wire.product import ProductLine
 from app.wire.report import AttestationReport
 from app.wire.tcb import TcbVersion
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm.public import TpmtPublic
 
 _DEMANDS = ("single_socket", "mem_aes_256_xts", "rapl_dis", "ciphertext_hiding", "page_swap_disable")
 

@@ -6,10 +6,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.errors import WireError
-from app.wire.tpm_public import EXPONENT, STRUCTURE, EccKey
+from app.wire.tpm.public import EXPONENT, STRUCTURE, EccKey
 
 if TYPE_CHECKING:
-    from app.wire.tpm_public import TpmtPublic
+    from app.wire.tpm.public import TpmtPublic
 
 _CURVES: dict[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}
 

@@ -13,7 +13,7 @@ from app.errors import UnsupportedVersionError, WireError
 from app.wire import guid, services_manifest, uefi_mm
 from app.wire.cursor import Cursor
 from app.wire.services_manifest import ServicesManifest
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm.public import TpmtPublic
 from app.wire.uefi_mm import UefiMmManifest
 
 STRUCTURE = "manifest"

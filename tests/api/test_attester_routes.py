@@ -19,7 +19,7 @@ from app.wire.binding import expected_report_data
 from app.wire.evidence import MEDIA_TYPE
 from app.wire.evidence import Service as Vouched
 from app.wire.report import AttestationReport
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm.public import TpmtPublic
 from tests.api.backends import ScriptedBackend
 from tests.api.service import Service, new_nonce, problem
 

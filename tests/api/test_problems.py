@@ -12,7 +12,8 @@ from app.api.openapi import complete_openapi
 from app.api.problems import TYPES, Problem, problem_response, register_problems
 from app.api.request_context import RequestContext
 from app.telemetry.metrics import Metrics
-from app.wire import certificate_table, report, tpm_public
+from app.wire import certificate_table, report
+from app.wire.tpm import public as tpm_public
 from tests.api.service import Service, problem
 
 UNAVAILABLE = errors.CollateralUnavailableError(

@@ -18,7 +18,7 @@ from app.wire.manifest import parse_manifest
 from app.wire.product import Cpuid, ProductLine
 from app.wire.report import AttestationReport, FirmwareVersion, KeyInfo, Signature
 from app.wire.tcb import TcbLayout, TcbVersion
-from app.wire.tpm_template import PREFIXES
+from app.wire.tpm.template import PREFIXES
 
 if TYPE_CHECKING:
     from cryptography import x509

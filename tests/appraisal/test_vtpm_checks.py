@@ -8,8 +8,8 @@ from app.appraisal.vtpm_checks import check_vtpm
 from app.wire import guid
 from app.wire.manifest import KeyListManifest, parse_manifest
 from app.wire.services_manifest import ServiceEntry, ServicesManifest
-from app.wire.tpm_public import TpmtPublic
-from app.wire.tpm_template import PREFIXES
+from app.wire.tpm.public import TpmtPublic
+from app.wire.tpm.template import PREFIXES
 from app.wire.uefi_mm import UefiMmManifest
 from tests.appraisal.subjects import EK, policy, subject
 

@@ -8,7 +8,7 @@ import pytest
 from app.cli import selftest
 from app.cli.live_ek import NotComparedError, attested_ek, device_tcti, live_ek
 from app.wire.manifest import EkManifest, parse_manifest
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm.public import TpmtPublic
 from tests.cli.command_line import Cli, Ended
 from tests.fakes.tsm_mount import MountNotPossibleError, mounted
 from tests.interop.software_tpm import SoftwareTpm, demand, software_tpm

@@ -10,7 +10,7 @@ from app.evidence.self_check import check_own_evidence
 from app.wire.evidence import Service
 from app.wire.manifest import EkManifest, KeyListManifest
 from app.wire.services_manifest import ServicesManifest
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm.public import TpmtPublic
 from app.wire.uefi_mm import UefiMmManifest
 from tests.fakes.tsm_core import Request
 from tests.fakes.tsm_standin import EK, SERVICES, UEFI_MM, Standin

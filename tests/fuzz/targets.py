@@ -21,7 +21,7 @@ from app.wire.manifest import Manifest, parse_manifest, uefi_mm_manifest, vtpm_m
 from app.wire.report import SIGNED_SIZE, AttestationReport
 from app.wire.services_manifest import ServicesManifest
 from app.wire.tcb import TcbLayout, TcbVersion
-from app.wire.tpm_public import EccKey, TpmtPublic
+from app.wire.tpm.public import EccKey, TpmtPublic
 from app.wire.uefi_mm import UefiMmManifest
 
 T = TypeVar("T")

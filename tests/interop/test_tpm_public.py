@@ -10,15 +10,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from app.errors import WireError
 from app.trust import tpm_key
-from app.wire import tpm_template
 from app.wire.manifest import EkManifest, parse_manifest
-from app.wire.tpm_public import EccKey, RsaKey, TpmtPublic
+from app.wire.tpm import template
+from app.wire.tpm.public import EccKey, RsaKey, TpmtPublic
 from tests.interop.software_tpm import SoftwareTpm, software_tpm
 from tests.wire.samples import CURVES, LEADING_ZERO_SCALARS, SWTPM_EK, p256_ek, patched, sized
 
 EK_ATTRIBUTES = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|adminwithpolicy|restricted|decrypt"
 
-POLICY_B = {"sha256": tpm_template.POLICY_B_SHA256, "sha384": tpm_template.POLICY_B_SHA384}
+POLICY_B = {"sha256": template.POLICY_B_SHA256, "sha384": template.POLICY_B_SHA384}
 
 
 @pytest.fixture(scope="module")
@@ -178,4 +178,4 @@ def test_policy_a_is_what_a_trial_session_computes(tpm: SoftwareTpm) -> None:
     tpm.run("tpm2_startauthsession", "-S", "trial.ctx")
     tpm.run("tpm2_policysecret", "-Q", "-S", "trial.ctx", "-c", "e", "-L", "policy.a")
     tpm.run("tpm2_flushcontext", "trial.ctx")
-    assert tpm.read("policy.a") == tpm_template.POLICY_A_SHA256
+    assert tpm.read("policy.a") == template.POLICY_A_SHA256

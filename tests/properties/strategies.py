@@ -5,7 +5,6 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import strategies as st
 
-from app.wire import tpm_algorithms as alg
 from app.wire.bits import GuestPolicy, PlatformInfo
 from app.wire.certificate_table import CertificateEntry, CertificateTable
 from app.wire.guid import NAMES
@@ -14,7 +13,8 @@ from app.wire.product import Cpuid
 from app.wire.report import AttestationReport, FirmwareVersion, KeyInfo, Signature
 from app.wire.services_manifest import ServiceEntry, ServicesManifest
 from app.wire.tcb import TcbLayout, TcbVersion
-from app.wire.tpm_public import EccKey, RsaKey, TpmtPublic
+from app.wire.tpm import algorithms as alg
+from app.wire.tpm.public import EccKey, RsaKey, TpmtPublic
 from app.wire.uefi_mm import UefiMmManifest
 
 BYTE = st.integers(0, 0xFF)

@@ -14,7 +14,7 @@ from app.wire.manifest import parse_manifest
 from app.wire.report import AttestationReport, KeyInfo
 from app.wire.services_manifest import ServicesManifest
 from app.wire.tcb import TcbLayout, TcbVersion
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm.public import TpmtPublic
 from app.wire.uefi_mm import UefiMmManifest
 from tests.fuzz.targets import TARGETS
 from tests.properties import strategies as of

@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from app.errors import WireError
 from app.trust.tpm_key import pem, public_key, spki
-from app.wire.tpm_algorithms import P256
-from app.wire.tpm_public import EccKey, RsaKey, TpmtPublic
+from app.wire.tpm.algorithms import P256
+from app.wire.tpm.public import EccKey, RsaKey, TpmtPublic
 from tests.wire.samples import SWTPM_EK, p256_ek
 
 

@@ -15,7 +15,7 @@ from app.wire.manifest import (
     vtpm_manifest,
 )
 from app.wire.services_manifest import ServiceEntry, ServicesManifest
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm.public import TpmtPublic
 from app.wire.uefi_mm import UefiMmManifest
 from tests.wire.samples import COUNTING_EK, SWTPM_EK, p256_ek, patched, signing_key, sized
 

@@ -15,11 +15,11 @@ from app.cli.inspection.tpm import ATTEST_MAGIC, attest_sheet, public_sheet
 from app.errors import AttestError, CertificateError, WireError
 from app.trust.certificates import load_certificate, load_certificates, load_crl
 from app.wire import b64, guid, services_manifest, uefi_mm
-from app.wire import tpm_algorithms as alg
 from app.wire.certificate_table import CertificateTable
 from app.wire.manifest import parse_manifest
 from app.wire.report import REPORT_SIZE, AttestationReport
-from app.wire.tpm_public import TpmtPublic
+from app.wire.tpm import algorithms as alg
+from app.wire.tpm.public import TpmtPublic
 
 MAX_SIZE = 2 << 20  # evidence with the largest manifest and table, in base64
 RESPONSE_HEADER_SIZE = 32  # MSG_REPORT_RSP: u32 status, u32 size of the report, 24 reserved bytes

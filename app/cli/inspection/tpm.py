@@ -9,8 +9,8 @@ from typing import Any
 from app.cli.inspection.sheet import Row, Section, Sheet, yes_no
 from app.trust.tpm_key import pem
 from app.wire import b64
-from app.wire import tpm_algorithms as alg
-from app.wire.tpm_public import EccKey, TpmtPublic
+from app.wire.tpm import algorithms as alg
+from app.wire.tpm.public import EccKey, TpmtPublic
 
 ATTEST_MAGIC = bytes.fromhex("ff544347")
 _ATTEST_TYPES = {

@@ -13,13 +13,13 @@ from app.evidence.simulator.ek import EkSource, SimulatedEk
 from app.evidence.simulator.processor import CSP_ID, PARTS
 from app.evidence.simulator.vault import Vault
 from app.evidence.simulator.vek_profile import VekRequest
-from app.wire import tpm_algorithms as alg
 from app.wire.binding import expected_report_data
 from app.wire.bits import PlatformInfo
 from app.wire.manifest import KeyListManifest
 from app.wire.product import ProductLine
 from app.wire.report import REPORT_SIZE, SIGNED_SIZE, AttestationReport
-from app.wire.tpm_public import EccKey, TpmtPublic
+from app.wire.tpm import algorithms as alg
+from app.wire.tpm.public import EccKey, TpmtPublic
 
 ReportChange = Callable[[AttestationReport], AttestationReport]
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.evidence.simulator.vault import Vault
-from app.wire.tpm_template import PREFIXES
+from app.wire.tpm.template import PREFIXES
 
 _RSA_BITS = 2048
 

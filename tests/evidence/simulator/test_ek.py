@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from app.evidence.simulator.ek import EkKind, SimulatedEk
 from app.evidence.simulator.vault import Vault
 from app.wire.manifest import EkManifest, parse_manifest
-from app.wire.tpm_public import EccKey, RsaKey, TpmtPublic
+from app.wire.tpm.public import EccKey, RsaKey, TpmtPublic
 
 POLICY_A = "837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa"
 # What stands before the modulus or the point in a key that tpm2_createek makes

@@ -3,7 +3,7 @@ import hashlib
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from app.wire import tpm_algorithms as alg
+from app.wire.tpm import algorithms as alg
 from tests.wire.samples import CURVES, LEADING_ZERO_SCALARS, point
 
 

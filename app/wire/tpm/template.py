@@ -5,7 +5,7 @@ attributes, policy, symmetric algorithm, scheme and sizes.
 Source: TCG EK Credential Profile for TPM Family 2.0, annex B (low range L, high range H).
 """
 
-from app.wire import tpm_algorithms as alg
+from app.wire.tpm import algorithms as alg
 
 POLICY_A_SHA256 = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 POLICY_B_SHA256 = bytes.fromhex("ca3d0a99a2b93906f7a3342414efcfb3a385d44cd1fd459089d19b5071c0b7a0")

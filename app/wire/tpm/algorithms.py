@@ -6,7 +6,10 @@ Sources: TCG Algorithm Registry (identifiers); FIPS 186-4 D.1.2 (curves).
 from dataclasses import dataclass
 
 RSA = 0x0001
+SHA1 = 0x0004  # known by name only, so that it can be refused by name
+HMAC = 0x0005
 AES = 0x0006
+KEYEDHASH = 0x0008
 SHA256 = 0x000B
 SHA384 = 0x000C
 SHA512 = 0x000D

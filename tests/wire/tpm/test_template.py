@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from app.wire import tpm_template
-from app.wire.tpm_template import PREFIXES, template_name
+from app.wire.tpm import template
+from app.wire.tpm.template import PREFIXES, template_name
 from tests.wire.samples import COUNTING_EK, L1_PREFIX, SWTPM_EK, p256_ek, p384_ek, signing_key
 
 RH_ENDORSEMENT = "4000000b"
@@ -36,9 +36,9 @@ def policies(name: str, algorithm: str, index: str) -> tuple[bytes, bytes, bytes
 def test_policies_follow_from_their_formulas() -> None:
     a, b, c = policies("sha256", "000b", "01c07f01")
     assert c.hex() == "3767e2edd43ff45a3a7e1eaefcef78643dca964632e7aad82c673a30d8633fde"
-    assert (a, b) == (tpm_template.POLICY_A_SHA256, tpm_template.POLICY_B_SHA256)
+    assert (a, b) == (template.POLICY_A_SHA256, template.POLICY_B_SHA256)
     _, b, _ = policies("sha384", "000c", "01c07f02")
-    assert b == tpm_template.POLICY_B_SHA384
+    assert b == template.POLICY_B_SHA384
 
 
 A256, B256, _ = policies("sha256", "000b", "01c07f01")

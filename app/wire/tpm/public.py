@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from app.errors import WireError
-from app.wire import tpm_algorithms as alg
 from app.wire.cursor import Cursor
-from app.wire.tpm_template import template_name
+from app.wire.tpm import algorithms as alg
+from app.wire.tpm.template import template_name
 
 STRUCTURE = "TPMT_PUBLIC"
 MAX_SIZE = 1024  # an RSA-3072 key with a SHA-512 policy has 474 bytes

@@ -6,9 +6,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from app.errors import WireError
-from app.wire import tpm_algorithms as alg
 from app.wire.cursor import Cursor
-from app.wire.tpm_public import EccKey, RsaKey, TpmtPublic
+from app.wire.tpm import algorithms as alg
+from app.wire.tpm.public import EccKey, RsaKey, TpmtPublic
 from tests.wire.samples import (
     COUNTING_EK,
     LEADING_ZERO_SCALARS,
