@@ -47,14 +47,27 @@ class ServiceClient:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def attest(self, nonce: bytes, service: Service, manifest_version: int = 0) -> Evidence:
-        """Evidence from an attester.
+    def attest(
+        self,
+        nonce: bytes,
+        service: Service,
+        manifest_version: int = 0,
+        *,
+        quote: dict[str, Any] | None = None,
+    ) -> Evidence:
+        """Evidence from an attester; with `quote`, the request's member of that name, also a TPM's.
 
         Raises:
             ServiceError: it refused, did not answer, or answered something else.
         """
-        request = {"nonce": b64.encode(nonce), "service": service.value, "manifest_version": manifest_version}
-        document = self._post("/attest", request)
+        request: dict[str, Any] = {
+            "nonce": b64.encode(nonce),
+            "service": service.value,
+            "manifest_version": manifest_version,
+        }
+        if quote is not None:
+            request["quote"] = quote
+        document = self.ask("/attest", request)
         try:
             return evidence_from(document)
         except EvidenceError as error:
@@ -66,12 +79,17 @@ class ServiceClient:
         Raises:
             ServiceError: it refused, did not answer, or answered something else.
         """
-        document = self._post("/verify", request)
+        document = self.ask("/verify", request)
         if not {"verdict", "genuine", "findings"} <= document.keys():
             raise ServiceError(f"{self.url}/verify", "the answer is no verdict")
         return document
 
-    def _post(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+        """The JSON object that a POST of `request` to `path` is answered with.
+
+        Raises:
+            ServiceError: the service refused, did not answer, or answered something else.
+        """
         url = self.url + path
         try:
             with self._client.stream("POST", url, json=request) as response:
