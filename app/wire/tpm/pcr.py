@@ -12,6 +12,7 @@ from typing import Self
 from app.errors import WireError
 from app.wire.cursor import Cursor
 from app.wire.tpm import algorithms as alg
+from app.wire.tpm import fields
 
 STRUCTURE = "TPML_PCR_SELECTION"
 PCR_COUNT = 24
@@ -71,19 +72,19 @@ class PcrSelection:
             WireError: no bank or more than are known, a SHA-1 or unknown bank, a bank named twice or
                 without registers, a bitmap of another size than 3 bytes.
         """
-        count = cursor.integer(4, "number of banks", big_endian=True)
+        count = fields.u32(cursor, "number of banks")
         if not 1 <= count <= len(_BANKS):
             raise cursor.fail(f"{count} banks, want 1 to {len(_BANKS)}", back=4)
         banks: list[PcrBank] = []
         for _ in range(count):
-            hash_alg = cursor.integer(2, "bank", big_endian=True)
+            hash_alg = fields.u16(cursor, "bank")
             if hash_alg == alg.SHA1:
                 raise cursor.fail("the SHA-1 bank is not accepted", back=2)
             if hash_alg not in alg.HASH_NAMES:
                 raise cursor.fail(f"bank 0x{hash_alg:04x} is not SHA-256, SHA-384 or SHA-512", back=2)
             if any(bank.hash_alg == hash_alg for bank in banks):
                 raise cursor.fail(f"bank {alg.HASH_NAMES[hash_alg]} is named twice", back=2)
-            size = cursor.integer(1, "bitmap size", big_endian=True)
+            size = cursor.integer(1, "bitmap size")
             if size != _SELECT_SIZE:
                 raise cursor.fail(f"bitmap of {size} bytes, want {_SELECT_SIZE}", back=1)
             bits = int.from_bytes(cursor.take(size, "bitmap"), "little")
@@ -97,9 +98,7 @@ class PcrSelection:
         parts = [len(self.banks).to_bytes(4, "big")]
         for bank in self.banks:
             bits = sum(1 << pcr for pcr in bank.pcrs)
-            parts.append(
-                bank.hash_alg.to_bytes(2, "big") + bytes([_SELECT_SIZE]) + bits.to_bytes(3, "little")
-            )
+            parts.append(fields.p16(bank.hash_alg) + bytes([_SELECT_SIZE]) + bits.to_bytes(3, "little"))
         return b"".join(parts)
 
     def names(self) -> dict[str, list[int]]:

@@ -13,6 +13,7 @@ from typing import Self
 from app.errors import WireError
 from app.wire.cursor import Cursor
 from app.wire.tpm import algorithms as alg
+from app.wire.tpm import fields
 from app.wire.tpm.template import template_name
 
 STRUCTURE = "TPMT_PUBLIC"
@@ -52,13 +53,13 @@ class RsaKey:
         Raises:
             WireError: another size or exponent, a modulus that is even or short.
         """
-        bits = _u16(cursor, "keyBits")
+        bits = fields.u16(cursor, "keyBits")
         if bits not in _RSA_KEY_BITS:
             raise cursor.fail(f"RSA-{bits} is not supported (2048 or 3072)", back=2)
-        exponent = cursor.integer(4, "exponent", big_endian=True)
+        exponent = fields.u32(cursor, "exponent")
         if exponent not in (0, EXPONENT):
             raise cursor.fail(f"exponent {exponent} is not {EXPONENT}", back=4)
-        unique = _sized(cursor, "modulus")
+        unique = fields.tpm2b(cursor, "modulus")
         modulus = int.from_bytes(unique, "big")
         if len(unique) != bits // 8 or modulus.bit_length() != bits:
             raise cursor.fail(
@@ -72,7 +73,11 @@ class RsaKey:
         """The inverse of `read`."""
         size = self.bits // 8
         exponent = EXPONENT if self.explicit_exponent else 0
-        return _p16(self.bits) + exponent.to_bytes(4, "big") + _p16(size) + self.modulus.to_bytes(size, "big")
+        return (
+            fields.p16(self.bits)
+            + exponent.to_bytes(4, "big")
+            + fields.to_tpm2b(self.modulus.to_bytes(size, "big"))
+        )
 
     def jwk(self) -> dict[str, str]:
         """RFC 7518, 6.3."""
@@ -101,16 +106,16 @@ class EccKey:
         Raises:
             WireError: another curve, a kdf, a coordinate of the wrong size, a point off the curve.
         """
-        identifier = _u16(cursor, "curve")
+        identifier = fields.u16(cursor, "curve")
         curve = alg.CURVES.get(identifier)
         if curve is None:
             raise cursor.fail(f"curve 0x{identifier:04x} is neither P-256 nor P-384", back=2)
-        kdf = _u16(cursor, "kdf")
+        kdf = fields.u16(cursor, "kdf")
         if kdf != alg.NULL:
             raise cursor.fail(f"kdf 0x{kdf:04x} is not null", back=2)
         point = []
         for name in ("x", "y"):
-            raw = _sized(cursor, name)
+            raw = fields.tpm2b(cursor, name)
             if len(raw) != curve.size:
                 raise cursor.fail(
                     f"{name} has {len(raw)} bytes, {curve.name} has {curve.size}", back=len(raw)
@@ -124,8 +129,8 @@ class EccKey:
     def encode(self) -> bytes:
         """The inverse of `read`."""
         size = self.curve.size
-        point = b"".join(_p16(size) + part.to_bytes(size, "big") for part in (self.x, self.y))
-        return _p16(self.curve.identifier, alg.NULL) + point
+        point = b"".join(fields.to_tpm2b(part.to_bytes(size, "big")) for part in (self.x, self.y))
+        return fields.p16(self.curve.identifier, alg.NULL) + point
 
     def jwk(self) -> dict[str, str]:
         """RFC 7518, 6.2; coordinates at the full size of the curve."""
@@ -189,7 +194,7 @@ class TpmtPublic:
         Raises:
             WireError: as `parse`, or a size that does not fit.
         """
-        size = cursor.integer(2, "TPM2B_PUBLIC size", big_endian=True)
+        size = fields.u16(cursor, "TPM2B_PUBLIC size")
         base = cursor.offset
         inner = Cursor(STRUCTURE, cursor.take(size, "TPMT_PUBLIC"), base=base)
         public = cls._read(inner)
@@ -210,24 +215,24 @@ class TpmtPublic:
 
     @classmethod
     def _read(cls, cursor: Cursor) -> Self:
-        kind = _u16(cursor, "type")
+        kind = fields.u16(cursor, "type")
         if kind not in _SCHEMES:
             raise cursor.fail(f"type 0x{kind:04x} is neither RSA nor ECC", back=2)
-        name_alg = _read_hash(cursor, "nameAlg")
-        attributes = cursor.integer(4, "objectAttributes", big_endian=True)
+        name_alg = fields.hash_algorithm(cursor, "nameAlg")
+        attributes = fields.u32(cursor, "objectAttributes")
         if attributes & ~_DEFINED_ATTRIBUTES:
             raise cursor.fail(f"objectAttributes 0x{attributes:08x} has an undefined bit", back=4)
-        auth_policy = _sized(cursor, "authPolicy")
+        auth_policy = fields.tpm2b(cursor, "authPolicy")
         if auth_policy and len(auth_policy) != alg.HASH_SIZES[name_alg]:
             raise cursor.fail(
                 f"authPolicy has {len(auth_policy)} bytes, nameAlg has {alg.HASH_SIZES[name_alg]}",
                 back=len(auth_policy),
             )
         symmetric_bits = _read_symmetric(cursor)
-        scheme = _u16(cursor, "scheme")
+        scheme = fields.u16(cursor, "scheme")
         if scheme not in _SCHEMES[kind]:
             raise cursor.fail(f"scheme 0x{scheme:04x} does not fit the key type", back=2)
-        scheme_hash = _read_hash(cursor, "scheme hash") if _SCHEMES[kind][scheme] else None
+        scheme_hash = fields.hash_algorithm(cursor, "scheme hash") if _SCHEMES[kind][scheme] else None
         return cls(
             name_alg=name_alg,
             attributes=attributes,
@@ -240,15 +245,15 @@ class TpmtPublic:
 
     def encode(self) -> bytes:
         """The bare area; the inverse of `parse`."""
-        symmetric = _p16(alg.NULL)
+        symmetric = fields.p16(alg.NULL)
         if self.symmetric_bits is not None:
-            symmetric = _p16(alg.AES, self.symmetric_bits, alg.CFB)
-        scheme = _p16(self.scheme) + (b"" if self.scheme_hash is None else _p16(self.scheme_hash))
+            symmetric = fields.p16(alg.AES, self.symmetric_bits, alg.CFB)
+        scheme = fields.p16(self.scheme) + (b"" if self.scheme_hash is None else fields.p16(self.scheme_hash))
         return b"".join(
             (
-                _p16(self.key.type, self.name_alg),
+                fields.p16(self.key.type, self.name_alg),
                 self.attributes.to_bytes(4, "big"),
-                _p16(len(self.auth_policy)) + self.auth_policy,
+                fields.to_tpm2b(self.auth_policy),
                 symmetric,
                 scheme,
                 self.key.encode(),
@@ -257,8 +262,7 @@ class TpmtPublic:
 
     def to_tpm2b(self) -> bytes:
         """The area with its two-byte size before it (TPM2B_PUBLIC)."""
-        area = self.encode()
-        return _p16(len(area)) + area
+        return fields.to_tpm2b(self.encode())
 
     def jwk(self) -> dict[str, str]:
         """The public key as a JSON Web Key (RFC 7517)."""
@@ -266,37 +270,18 @@ class TpmtPublic:
 
 
 def _read_symmetric(cursor: Cursor) -> int | None:
-    algorithm = _u16(cursor, "symmetric algorithm")
+    algorithm = fields.u16(cursor, "symmetric algorithm")
     if algorithm == alg.NULL:
         return None
     if algorithm != alg.AES:
         raise cursor.fail(f"symmetric algorithm 0x{algorithm:04x} is neither AES nor null", back=2)
-    bits = _u16(cursor, "symmetric key size")
+    bits = fields.u16(cursor, "symmetric key size")
     if bits not in _AES_KEY_BITS:
         raise cursor.fail(f"AES has no {bits}-bit key", back=2)
-    mode = _u16(cursor, "symmetric mode")
+    mode = fields.u16(cursor, "symmetric mode")
     if mode != alg.CFB:
         raise cursor.fail(f"symmetric mode 0x{mode:04x} is not CFB", back=2)
     return bits
-
-
-def _read_hash(cursor: Cursor, what: str) -> int:
-    algorithm = _u16(cursor, what)
-    if algorithm not in alg.HASH_SIZES:
-        raise cursor.fail(f"{what} 0x{algorithm:04x} is not SHA-256, SHA-384 or SHA-512", back=2)
-    return algorithm
-
-
-def _u16(cursor: Cursor, what: str) -> int:
-    return cursor.integer(2, what, big_endian=True)
-
-
-def _sized(cursor: Cursor, what: str) -> bytes:
-    return cursor.take(_u16(cursor, f"{what} size"), what)
-
-
-def _p16(*numbers: int) -> bytes:
-    return b"".join(number.to_bytes(2, "big") for number in numbers)
 
 
 def _b64url(number: int, size: int) -> str:
