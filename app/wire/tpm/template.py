@@ -15,6 +15,7 @@ POLICY_B_SHA384 = bytes.fromhex(
 # fixedTPM fixedParent sensitiveDataOrigin adminWithPolicy restricted decrypt; high range adds userWithAuth
 _LOW = 0x000300B2
 _HIGH = 0x000300F2
+_SIZE_FIELD = 2
 
 
 def _prefix(
@@ -55,3 +56,17 @@ PREFIXES: dict[str, bytes] = {
 def template_name(area: bytes) -> str | None:
     """Which template an encoded, well-formed TPMT_PUBLIC follows, or None."""
     return next((name for name, prefix in PREFIXES.items() if area.startswith(prefix)), None)
+
+
+def creation_template(name: str) -> bytes:
+    """The TPMT_PUBLIC that makes a key of this template: its prefix and the `unique` that the TCG prescribes.
+
+    Another `unique` would make another key: the low range has zeros of the key's size, the high range
+    nothing at all.
+    """
+    prefix = PREFIXES[name]
+    size = int.from_bytes(prefix[-_SIZE_FIELD:], "big")
+    is_point = prefix.startswith(alg.ECC.to_bytes(2, "big"))
+    fields = 2 if is_point else 1
+    unique = bytes(_SIZE_FIELD) if name.startswith("H") else prefix[-_SIZE_FIELD:] + bytes(size)
+    return prefix[:-_SIZE_FIELD] + fields * unique

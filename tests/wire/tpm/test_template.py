@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from app.wire.tpm import template
-from app.wire.tpm.template import PREFIXES, template_name
+from app.wire.tpm.template import PREFIXES, creation_template, template_name
 from tests.wire.samples import COUNTING_EK, L1_PREFIX, SWTPM_EK, p256_ek, p384_ek, signing_key
 
 RH_ENDORSEMENT = "4000000b"
@@ -84,3 +84,17 @@ def test_no_template_is_the_start_of_another() -> None:
         for one, first in PREFIXES.items()
         for other, second in PREFIXES.items()
     )
+
+
+def test_what_makes_a_key_of_a_template() -> None:
+    made = {name: creation_template(name) for name in PREFIXES}
+    assert made["L-1"] == PREFIXES["L-1"] + bytes(256)  # 314 bytes, what COCONUT-SVSM sends
+    assert made["L-2"] == PREFIXES["L-2"] + bytes(32) + b"\0\x20" + bytes(32)
+    assert {name: len(area) for name, area in made.items() if name.startswith("H")} == {
+        "H-1": 58,
+        "H-2": 58,
+        "H-3": 74,
+        "H-6": 74,
+    }
+    assert made["H-3"] == PREFIXES["H-3"][:-2] + bytes(4)
+    assert made["H-6"] == PREFIXES["H-6"][:-2] + bytes(2)
