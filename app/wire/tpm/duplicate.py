@@ -39,6 +39,11 @@ def encode_public(unique: bytes) -> bytes:
     return _PUBLIC_PREFIX + fields.to_tpm2b(unique)
 
 
+def public_name(public_area: bytes) -> bytes:
+    """The Name of a key with such an area (34 bytes)."""
+    return fields.p16(alg.SHA256) + hashlib.sha256(public_area).digest()
+
+
 def encode_sensitive(obfuscation: bytes, key: bytes) -> bytes:
     """TPM2B_SENSITIVE of such a key without a password (74 bytes); unique = SHA-256(obfuscation || key)."""
     parts = (fields.p16(alg.KEYEDHASH), *map(fields.to_tpm2b, (b"", obfuscation, key)))
@@ -56,7 +61,7 @@ class ImportBlob:
     @property
     def name(self) -> bytes:
         """The Name of the HMAC key (34 bytes)."""
-        return fields.p16(alg.SHA256) + hashlib.sha256(self.public_area).digest()
+        return public_name(self.public_area)
 
     @classmethod
     def parse(cls, public_area: bytes, duplicate: bytes, encrypted_seed: bytes) -> Self:
