@@ -10,7 +10,7 @@ from app.errors import WireError
 from app.trust.chain import ChainStatus
 from app.trust.crl import RevocationStatus
 from app.trust.endorsements import Endorsements
-from app.wire.manifest import EkManifest, KeyListManifest, Manifest, vtpm_manifest
+from app.wire.manifest import EkManifest, KeyListManifest, Manifest, manifest_ek, vtpm_manifest
 from app.wire.product import ProductLine
 from app.wire.report import AttestationReport
 from app.wire.tcb import TcbVersion
@@ -73,7 +73,5 @@ class Subject:
 
     @cached_property
     def ek(self) -> TpmtPublic | None:
-        """The EK: the one key of a version 0 manifest, the first template key of a version 1 list."""
-        if isinstance(self.vtpm, KeyListManifest):
-            return next((key for key in self.vtpm.keys if key.template), None)
-        return self.vtpm.ek if self.vtpm else None
+        """The EK in the manifest, if there is one."""
+        return None if self.manifest is None else manifest_ek(self.manifest)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.trust.tpm_key import pem
-from app.wire.manifest import KeyListManifest, parse_manifest, vtpm_manifest
+from app.wire.manifest import manifest_ek, parse_manifest
 from app.wire.tpm.public import TpmtPublic
 
 
@@ -33,7 +33,4 @@ def endorsement_key(manifest: bytes) -> TpmtPublic | None:
     Raises:
         WireError: the manifest is malformed.
     """
-    vtpm = vtpm_manifest(parse_manifest(manifest))
-    if isinstance(vtpm, KeyListManifest):
-        return next((key for key in vtpm.keys if key.template), None)
-    return vtpm.ek if vtpm else None
+    return manifest_ek(parse_manifest(manifest))

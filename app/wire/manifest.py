@@ -115,6 +115,18 @@ def vtpm_manifest(manifest: Manifest) -> EkManifest | KeyListManifest | None:
     return None if isinstance(manifest, UefiMmManifest) else manifest
 
 
+def manifest_ek(manifest: Manifest) -> TpmtPublic | None:
+    """The EK: the one key of a version 0 manifest, the first template key of a version 1 list; or None.
+
+    Raises:
+        WireError: as `vtpm_manifest`.
+    """
+    vtpm = vtpm_manifest(manifest)
+    if isinstance(vtpm, KeyListManifest):
+        return next((key for key in vtpm.keys if key.template), None)
+    return vtpm.ek if vtpm else None
+
+
 def uefi_mm_manifest(manifest: Manifest) -> UefiMmManifest | None:
     """The UEFI MM part of a manifest, or None where it has none.
 
