@@ -45,7 +45,16 @@ class CheckId(StrEnum):
     VTPM_MANIFEST_VERSION = "vtpm.manifest_version"
     VTPM_EK_TEMPLATE = "vtpm.ek_template"
     VTPM_EK_ENROLLED = "vtpm.ek_enrolled"
+    VTPM_AK = "vtpm.ak"
+    VTPM_AK_BINDING = "vtpm.ak_binding"
+    QUOTE_SIGNATURE = "vtpm.quote.signature"
+    QUOTE_NONCE = "vtpm.quote.nonce"
+    QUOTE_SELECTION = "vtpm.quote.selection"
+    QUOTE_DIGEST = "vtpm.quote.digest"
     VTPM_PCRS = "vtpm.pcrs"
+    VTPM_EVENT_LOG = "vtpm.event_log"
+    VTPM_SECURE_BOOT = "vtpm.secure_boot"
+    VTPM_BOOT_COUNTERS = "vtpm.boot_counters"
     REQUIRED_CLAIMS = "policy.required_claims"
 
 
@@ -101,6 +110,26 @@ MANDATORY = GENUINE | {
     CheckId.MEASUREMENT,
     CheckId.VTPM_BINDING,
 }
+# A quote counts whole or not at all: where one of these reports on it, all of them are mandatory.
+QUOTE = frozenset(
+    {
+        CheckId.VTPM_AK,
+        CheckId.VTPM_AK_BINDING,
+        CheckId.QUOTE_SIGNATURE,
+        CheckId.QUOTE_NONCE,
+        CheckId.QUOTE_SELECTION,
+        CheckId.QUOTE_DIGEST,
+    }
+)
+# What is read from a quote that holds.
+QUOTED = frozenset(
+    {
+        CheckId.VTPM_PCRS,
+        CheckId.VTPM_EVENT_LOG,
+        CheckId.VTPM_SECURE_BOOT,
+        CheckId.VTPM_BOOT_COUNTERS,
+    }
+)
 # A warning of these is shown in every result but does not lower the verdict: that the simulator's
 # root is trusted took a setting of the verifier's operator, who asked for just this.
 ADVISORY = frozenset({CheckId.SIMULATED})
@@ -110,6 +139,10 @@ _ABI = "AMD 56860 (SEV-SNP Firmware ABI)"
 _VCEK = "AMD 57230 (VCEK certificate and KDS interface)"
 _SVSM = "SVSM specification 58019"
 _EK = "TCG EK Credential Profile for TPM Family 2.0"
+_TPM = "TCG TPM 2.0 Library"
+_QUOTE = f"{_TPM}, Part 3, TPM2_Quote"
+_FIRMWARE_PROFILE = "TCG PC Client Platform Firmware Profile"
+_SESSION = "svsm-attest docs/session.md"
 _PROFILE = "svsm-attest docs/reference/policy.md"
 
 SOURCES: dict[CheckId, str] = {
@@ -136,7 +169,16 @@ SOURCES: dict[CheckId, str] = {
     CheckId.VTPM_MANIFEST_VERSION: f"{_SVSM}, section 8.3.3",
     CheckId.VTPM_EK_TEMPLATE: f"{_EK}, annex B",
     CheckId.VTPM_EK_ENROLLED: _PROFILE,
-    CheckId.VTPM_PCRS: "TCG TPM 2.0 Library, Part 3, TPM2_Quote",
+    CheckId.VTPM_AK: f"{_TPM}, Part 1, Attestation; Part 2, TPMA_OBJECT",
+    CheckId.VTPM_AK_BINDING: f"{_TPM}, Part 1, Credential Protection; Part 3, TPM2_ActivateCredential",
+    CheckId.QUOTE_SIGNATURE: _QUOTE,
+    CheckId.QUOTE_NONCE: f"{_SESSION}; {_TPM}, Part 2, TPMS_ATTEST.extraData",
+    CheckId.QUOTE_SELECTION: f"{_TPM}, Part 2, TPMS_QUOTE_INFO.pcrSelect",
+    CheckId.QUOTE_DIGEST: f"{_TPM}, Part 2, TPMS_QUOTE_INFO.pcrDigest",
+    CheckId.VTPM_PCRS: _PROFILE,
+    CheckId.VTPM_EVENT_LOG: f"{_FIRMWARE_PROFILE}, Event Logging",
+    CheckId.VTPM_SECURE_BOOT: f"{_FIRMWARE_PROFILE}, PCR 7",
+    CheckId.VTPM_BOOT_COUNTERS: f"{_TPM}, Part 2, TPMS_CLOCK_INFO",
     CheckId.REQUIRED_CLAIMS: "AR4SI (draft-ietf-rats-ar4si), trustworthiness vector",
 } | {check: f"{_ABI}, guest policy" for check in CheckId if check.startswith("snp.policy.")}
 
@@ -195,13 +237,15 @@ def tier(findings: tuple[Finding, ...], profile: Profile) -> Tier:
     """The verdict: affirming only if every check reported, none failed and none was waived.
 
     A failed check contraindicates whatever else is missing; a missing or waived mandatory
-    check leaves no verdict; a warning lowers it.
+    check leaves no verdict, and of a quote every check is mandatory; a warning lowers it.
     """
     outcomes = {finding.check: finding.outcome for finding in findings}
     if Outcome.FAILED in outcomes.values():
         return Tier.CONTRAINDICATED
     complete = len(findings) == len(outcomes) and outcomes.keys() == set(profile.checks)
     mandatory = MANDATORY & set(profile.checks)
+    if any(outcomes.get(check, Outcome.NOT_REQUESTED) is not Outcome.NOT_REQUESTED for check in QUOTE):
+        mandatory |= QUOTE
     if not complete or any(outcomes[check] is Outcome.NOT_REQUESTED for check in mandatory):
         return Tier.NONE
     if any(outcome is Outcome.WARNED and check not in ADVISORY for check, outcome in outcomes.items()):

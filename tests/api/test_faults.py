@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.appraisal.findings import GENUINE, CheckId
+from app.appraisal.findings import GENUINE, QUOTE, QUOTED, CheckId
 from app.config import Settings
 from app.evidence.simulator.backend import SimulatorBackend
 from app.evidence.simulator.faults import Fault
@@ -168,7 +168,7 @@ def test_without_a_fault_everything_passes(request: pytest.FixtureRequest, kind:
     assert document["verdict"] == "affirming"
     assert not_passed(document) == {"snp.simulated": "warned"}
     unasked = {check for check, outcome in outcomes(document).items() if outcome == "not_requested"}
-    assert unasked == {"vtpm.pcrs"} | ({"snp.chip_allowed"} if kind == "vlek" else set())
+    assert unasked == QUOTE | QUOTED | ({"snp.chip_allowed"} if kind == "vlek" else set())
 
 
 @pytest.mark.parametrize("fault", sorted(set(Fault) - UNAVAILABLE))
@@ -197,8 +197,8 @@ def test_so_it_does_under_a_vlek(vlek: Bench, fault: Fault) -> None:
 
 def test_every_check_that_can_fail_has_a_fault() -> None:
     watched = {check for fault in Fault for check in fault.checks}
-    # The simulator is always simulated; it gives no quotes; a policy decides on claims alone.
-    assert set(CheckId) - watched == {"snp.simulated", "vtpm.pcrs", "policy.required_claims"}
+    # The simulator is always simulated; of quotes there are tests of their own; a policy decides on claims alone.
+    assert set(CheckId) - watched == {"snp.simulated", "policy.required_claims"} | QUOTE | QUOTED
 
 
 @pytest.mark.parametrize("fault", sorted(UNAVAILABLE))

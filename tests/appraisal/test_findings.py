@@ -6,6 +6,8 @@ from app.appraisal.findings import (
     ADVISORY,
     GENUINE,
     MANDATORY,
+    QUOTE,
+    QUOTED,
     SOURCES,
     CheckId,
     Finding,
@@ -47,8 +49,19 @@ def test_each_warning_lowers_the_verdict_unless_it_is_advisory(profile: Profile,
 
 @pytest.mark.parametrize("check", Profile.SVSM.checks)
 def test_a_mandatory_check_cannot_be_waived(check: CheckId) -> None:
-    expected = Tier.NONE if check in MANDATORY else Tier.AFFIRMING
+    expected = Tier.NONE if check in MANDATORY | QUOTE else Tier.AFFIRMING
     assert tier(findings(Profile.SVSM, **{check.name: Outcome.NOT_REQUESTED}), Profile.SVSM) is expected
+
+
+def test_where_there_is_no_quote_none_of_its_checks_is_mandatory() -> None:
+    unasked = {check.name: Outcome.NOT_REQUESTED for check in QUOTE | QUOTED}
+    assert tier(findings(Profile.SVSM, **unasked), Profile.SVSM) is Tier.AFFIRMING
+
+
+@pytest.mark.parametrize("check", sorted(QUOTE))
+def test_one_check_of_a_quote_asks_for_all_of_them(check: CheckId) -> None:
+    others = {other.name: Outcome.NOT_REQUESTED for other in QUOTE - {check}}
+    assert tier(findings(Profile.SVSM, **others), Profile.SVSM) is Tier.NONE
 
 
 @pytest.mark.parametrize("index", range(len(Profile.SVSM.checks)))
