@@ -197,7 +197,7 @@ def test_so_it_does_under_a_vlek(vlek: Bench, fault: Fault) -> None:
 
 def test_every_check_that_can_fail_has_a_fault() -> None:
     watched = {check for fault in Fault for check in fault.checks}
-    # The simulator is always simulated; of quotes there are tests of their own; a policy decides on claims alone.
+    # The simulator is always simulated; quotes have tests of their own; a policy decides on claims alone.
     assert set(CheckId) - watched == {"snp.simulated", "policy.required_claims"} | QUOTE | QUOTED
 
 
