@@ -5,6 +5,9 @@ Every exception carries typed fields and has one message form, so that the
 edges (HTTP, command line) can say where and why without parsing text.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AttestError(Exception):
     """The root of everything this package raises on purpose."""
@@ -15,13 +18,28 @@ class ConfigError(AttestError):
 
 
 class WireError(AttestError):
-    """Bytes that are not the structure they claim to be."""
+    """Bytes that are not the structure they claim to be.
+
+    `pointer` is the JSON Pointer of the member that held them, where structure alone does not tell.
+    """
+
+    pointer: str | None = None
 
     def __init__(self, structure: str, offset: int, reason: str) -> None:
         super().__init__(f"{structure} at 0x{offset:x}: {reason}")
         self.structure = structure
         self.offset = offset
         self.reason = reason
+
+
+@contextmanager
+def member(pointer: str) -> Iterator[None]:
+    """Name the member of a request or document in a WireError that its bytes cause."""
+    try:
+        yield
+    except WireError as error:
+        error.pointer = pointer
+        raise
 
 
 class UnsupportedVersionError(WireError):

@@ -192,7 +192,7 @@ def _malformed_evidence(request: Request, error: Exception) -> ProblemResponse:
     match error:
         case errors.WireError():
             members: dict[str, Any] = {
-                "pointer": _POINTERS.get(error.structure, "/evidence/manifest"),
+                "pointer": error.pointer or _POINTERS.get(error.structure, "/evidence/manifest"),
                 "structure": error.structure,
                 "byte_offset": error.offset,
             }
