@@ -140,6 +140,15 @@ class TpmRefusedError(AttestError):
         self.name = name
 
 
+class ChallengeRefusedError(AttestError):
+    """A well-formed challenge that this TPM does not answer; `remedy` says what to do."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"challenge: {reason}")
+        self.reason = reason
+        self.remedy = remedy
+
+
 class RateLimitedError(AttestError):
     """Too many requests wait already; the caller may come back after `retry_after_s` seconds."""
 
