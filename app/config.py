@@ -16,8 +16,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import ConfigError
-from app.evidence.configfs import REPORT_DIRECTORY
+from app.evidence.configfs import REPORT_DIRECTORY, TPM_DEVICE
 from app.evidence.simulator.faults import Fault
+from app.evidence.vtpm.event_log import EVENT_LOG
 from app.trust.kds import AMD_KDS
 from app.trust.names import VekKind
 from app.wire.product import ProductLine
@@ -111,6 +112,11 @@ class Settings(BaseSettings):
     device_timeout_s: float = Field(default=90.0, gt=0, le=3600)
     fetch_certificates: bool = False
     max_waiting: int = Field(default=64, ge=1, le=10_000)
+
+    tpm_device: AnyPath = TPM_DEVICE
+    tpm_event_log: AnyPath = EVENT_LOG
+    tpm_timeout_s: float = Field(default=30.0, gt=0, le=600)
+    tpm_max_waiting: int = Field(default=64, ge=1, le=10_000)
 
     simulator_product: ProductLine = ProductLine.GENOA
     simulator_report_version: Annotated[Literal[2, 3, 5], BeforeValidator(_number)] = 5
