@@ -11,7 +11,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 RUN_PACKAGES := python3 python3-venv
-TEST_PACKAGES := $(RUN_PACKAGES) curl fuse3 openssl swtpm swtpm-tools tpm2-tools
+# The second line builds tpm2-pytss.
+TEST_PACKAGES := $(RUN_PACKAGES) curl fuse3 openssl swtpm swtpm-tools tpm2-tools \
+	gcc libtss2-dev pkg-config python3-dev
 
 .PHONY: help run demo test check bench kernel-test image-test peers-test lock clean packages-run packages-test
 
@@ -51,7 +53,7 @@ peers-test: $(VENV)/.test ## go-sev-guest's check and snpguest beside ours
 lock: ## pin every dependency again (needs uv)
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --no-header --generate-hashes --no-emit-index-url -o requirements.lock
 	uv pip compile -q pyproject.toml --group dev -c requirements.lock --universal --python-version 3.11 --no-header --generate-hashes --no-emit-index-url -o requirements-dev.lock
-	printf 'editables>=0.5\nhatchling>=1.27\n' | uv pip compile -q - --universal --python-version 3.11 --no-header --generate-hashes --no-emit-index-url -o requirements-build.lock
+	uv pip compile -q --group build --universal --python-version 3.11 --no-header --generate-hashes --no-emit-index-url -o requirements-build.lock
 
 clean: ## remove what was installed and built here
 	rm -rf $(VENV) .run .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -82,6 +84,6 @@ $(VENV)/.run: pyproject.toml requirements.lock requirements-build.lock | package
 	@touch $@
 
 $(VENV)/.test: requirements-dev.lock $(VENV)/.run | packages-test
-	@echo "installing what the tests need into $(VENV)"
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@echo "installing what the tests need into $(VENV); one package is compiled, which takes a minute"
+	@$(PIP) install --require-hashes --no-build-isolation -r requirements-dev.lock
 	@touch $@
