@@ -1,0 +1,1 @@
+"""IGVM: the file that a launch stack reads the first memory of a confidential VM from."""
