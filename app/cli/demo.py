@@ -2,21 +2,20 @@
 
 import contextlib
 import os
-import secrets
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from app.api.evidence_document import EvidenceDocument
 from app.attester.endorsement_key import endorsement_key
 from app.cli import terminal
-from app.cli.failure import ExitCode
+from app.cli.chain_view import render_chain
+from app.cli.exchange import DEFAULT_KEY, Exchange
+from app.cli.failure import ExitCode, ServiceError
 from app.cli.server import LocalServer, export_settings
 from app.cli.service import ServiceClient
 from app.cli.terminal import BAD, FAINT, GOOD, STRONG, columns, joined, styled
@@ -27,11 +26,12 @@ from app.evidence.simulator.faults import Fault
 from app.trust.names import VekKind
 from app.wire import b64
 from app.wire.binding import NONCE_SIZE
-from app.wire.evidence import Evidence, Service
+from app.wire.evidence import Evidence
 from app.wire.product import ProductLine
 
 _SERVE_PORT = 8080
 _PATIENCE_S = 2.0
+_NO_TPM = "tpm-"  # how the causes begin for which there is evidence, but no quote
 _BANNER = (
     "SIMULATED: every key, certificate and report below is made by software on this machine."
     " The protocol is real; nothing here proves anything about hardware."
@@ -58,7 +58,7 @@ def demo(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Start both roles on a simulated VM, then challenge, attest and verify over HTTP.
+    """Start both roles on a simulated VM, then prove its key, attest and verify over HTTP.
 
     Exits with the verdict's code: 0 when the evidence is affirmed.
     """
@@ -86,8 +86,7 @@ def demo(
         terminal.show(styled(_BANNER, BAD), Text())
     server = LocalServer(settings)
     with _patience() as arrived, server.in_thread():
-        trip = _RoundTrip(server.url)
-        status = _show_trip(trip, settings, as_json=as_json)
+        status = _show_trip(server.url, settings, as_json=as_json)
         arrived()
         if serve:
             if not as_json:
@@ -113,68 +112,61 @@ def _patience() -> Iterator[Callable[[], None]]:
         said.cancel()
 
 
-class _RoundTrip:
-    """Challenge, attest, verify; every step is timed. The second and third may raise ServiceError."""
+def _show_trip(url: str, settings: Settings, *, as_json: bool) -> ExitCode:
+    def show(*items: RenderableType) -> None:
+        if not as_json:
+            terminal.show(*items)
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.nonce = secrets.token_bytes(NONCE_SIZE)
-        self.evidence: Evidence | None = None
-        self.verdict: dict[str, Any] | None = None
-        self.attest_s = 0.0
-        self.verify_s = 0.0
-
-    def attest(self, client: ServiceClient) -> Evidence:
-        """Ask for evidence."""
-        start = time.perf_counter()
-        self.evidence = client.attest(self.nonce, Service.VTPM)
-        self.attest_s = time.perf_counter() - start
-        return self.evidence
-
-    def verify(self, client: ServiceClient) -> dict[str, Any]:
-        """Have it appraised."""
-        start = time.perf_counter()
-        self.verdict = client.verify({"nonce": b64.encode(self.nonce), "evidence": self.document()})
-        self.verify_s = time.perf_counter() - start
-        return self.verdict
-
-    def document(self) -> dict[str, Any] | None:
-        """The evidence as JSON."""
-        if self.evidence is None:
-            return None
-        return EvidenceDocument.from_evidence(self.evidence).model_dump(mode="json")
-
-
-def _show_trip(trip: _RoundTrip, settings: Settings, *, as_json: bool) -> ExitCode:
-    with ServiceClient(trip.url) as client:
+    with ServiceClient(url) as client:
+        exchange = Exchange(client, client)
+        show(*_introduction(exchange, url, settings))
+        missing = None
+        try:
+            _bind_key(exchange, show)
+        except ServiceError as error:
+            if not str(error.problem.get("cause", "")).startswith(_NO_TPM):
+                raise
+            missing = f"{error.problem.get('detail')}. {error.problem.get('remedy')}."
+            show(_step(2, "key", "none: report only, no quote", missing))
+        evidence = exchange.attest(DEFAULT_KEY if missing is None else None)
+        show(_step(4, "attest", f"POST /attest {_took(exchange)}", _gist(evidence)))
+        verdict = exchange.verify()
+        outcome = f"{verdict['verdict']}, {'genuine' if verdict['genuine'] is True else 'not genuine'}"
+        show(
+            _step(5, "verify", f"POST /verify {_took(exchange)}", outcome),
+            Text(),
+            *render_verdict(verdict),
+            Text(),
+            *render_chain(verdict),
+        )
         if as_json:
-            trip.attest(client)
-            verdict = trip.verify(client)
             terminal.print_json(
                 {
                     "simulated": True,
-                    "url": trip.url,
-                    "nonce": b64.encode(trip.nonce),
-                    "evidence": trip.document(),
+                    "url": url,
+                    "nonce": b64.encode(exchange.nonce),
+                    "evidence": exchange.document(),
+                    "activation": exchange.activation,
+                    "report_only": missing,
                     "verdict": verdict,
                 }
             )
-            return exit_code_of(verdict)
-        terminal.show(*_introduction(trip, settings))
-        evidence = trip.attest(client)
-        terminal.show(_step(2, "attest", f"POST /attest answered in {trip.attest_s:.2f} s", _gist(evidence)))
-        verdict = trip.verify(client)
-        outcome = f"{verdict['verdict']}, {'genuine' if verdict['genuine'] is True else 'not genuine'}"
-        terminal.show(
-            _step(3, "verify", f"POST /verify answered in {trip.verify_s:.2f} s", outcome),
-            Text(),
-            *render_verdict(verdict),
-        )
     return exit_code_of(verdict)
 
 
-def _introduction(trip: _RoundTrip, settings: Settings) -> Iterator[RenderableType]:
-    yield joined("Attester and verifier listen on ", (trip.url, STRONG))
+def _bind_key(exchange: Exchange, show: Callable[..., None]) -> None:
+    """Have the verifier challenge the attester's AK, and the TPM answer."""
+    key = exchange.ask_key()
+    show(_step(2, "key", f"POST /ak {_took(exchange)}", f"AK {key['algorithm']} {key['name'][:20]}…"))
+    challenge = exchange.challenge(key)
+    asked_s = exchange.took_s
+    exchange.activate(challenge)
+    what = f"POST /ak-challenges, /ak/activate: {asked_s + exchange.took_s:.2f} s"
+    show(_step(3, "activate", what, "answered by the TPM that has EK and AK"))
+
+
+def _introduction(exchange: Exchange, url: str, settings: Settings) -> Iterator[RenderableType]:
+    yield joined("Attester and verifier listen on ", (url, STRONG))
     what = (
         f"a {settings.simulator_product} processor, report version {settings.simulator_report_version},"
         f" signed by a {settings.simulator_signing_key.upper()}"
@@ -184,14 +176,18 @@ def _introduction(trip: _RoundTrip, settings: Settings) -> Iterator[RenderableTy
         fault = settings.simulator_fault
         yield joined(("The fault: ", BAD), f"{fault.value}: {fault.effect.what}")
     yield Text()
-    nonce = trip.nonce.hex()
+    nonce = exchange.nonce.hex()
     yield _step(1, "challenge", f"a nonce of {NONCE_SIZE} random bytes", f"{nonce[:32]}…")
 
 
 def _step(number: int, name: str, what: str, result: str) -> RenderableType:
     return columns(
-        [(styled(f"{number} {name:<9}", GOOD), styled(f"{what:<35}"), styled(result, FAINT))], indent=2
+        [(styled(f"{number} {name:<9}", GOOD), styled(f"{what:<44}"), styled(result, FAINT))], indent=2
     )
+
+
+def _took(exchange: Exchange) -> str:
+    return f"answered in {exchange.took_s:.2f} s"
 
 
 def _gist(evidence: Evidence) -> str:
@@ -199,6 +195,11 @@ def _gist(evidence: Evidence) -> str:
     ek = endorsement_key(evidence.manifest) if evidence.manifest else None
     if ek is not None:
         parts.append(f"vTPM EK {ek.algorithm} ({ek.template or 'no template'})")
+    if evidence.quote is not None:
+        registers = sum(len(digests) for digests in evidence.quote.pcrs.values)
+        parts.append(f"quote over {registers} PCRs")
+    if evidence.quote is not None and evidence.quote.event_log is not None:
+        parts.append(f"event log {len(evidence.quote.event_log)} bytes")
     if evidence.certificates:
         parts.append(f"certificate table {len(evidence.certificates)} bytes")
     return ", ".join(parts)
