@@ -7,6 +7,7 @@ edges (HTTP, command line) can say where and why without parsing text.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class AttestError(Exception):
@@ -156,3 +157,20 @@ class RateLimitedError(AttestError):
         super().__init__(reason)
         self.reason = reason
         self.retry_after_s = retry_after_s
+
+
+class NotAffirmedError(AttestError):
+    """Evidence was appraised and does not suffice for what was asked; `verdict` is the whole document."""
+
+    def __init__(self, reason: str, verdict: dict[str, Any]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.verdict = verdict
+
+
+class IssuerUnavailableError(AttestError):
+    """A certificate authority of this service cannot issue at present. This says nothing about trust."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

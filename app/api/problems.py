@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import errors
+from app.appraisal.findings import CheckId, Outcome, Tier
 from app.wire import certificate_table, report
 from app.wire.bits import PLATFORM_STRUCTURE, POLICY_STRUCTURE
 from app.wire.tcb import STRUCTURE as TCB_STRUCTURE
@@ -28,6 +29,7 @@ URN = "urn:svsm-attest:problem:"
 _INSTANCE = "urn:svsm-attest:request:"
 _MAX_FAULTS = 16
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_OBJECTIONS = {Outcome.FAILED.value, Outcome.WARNED.value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ _ALL = (
     ProblemType("nonce-invalid", 400, "The nonce cannot be used"),
     ProblemType("policy-invalid", 400, "The policy cannot be used"),
     ProblemType("forbidden", 403, "This is not given out"),
+    ProblemType("not-affirmed", 403, "The evidence is not good enough for this"),
     ProblemType("not-found", 404, "There is nothing here"),
     ProblemType("method-not-allowed", 405, "This path takes other methods"),
     ProblemType("not-acceptable", 406, "No acceptable media type"),
@@ -58,6 +61,7 @@ _ALL = (
     ProblemType("internal", 500, "A fault of this service"),
     ProblemType("backend-unavailable", 503, "The platform gave no evidence"),
     ProblemType("collateral-unavailable", 503, "An endorsement could not be had"),
+    ProblemType("issuer-unavailable", 503, "The certificate authority cannot issue"),
 )
 TYPES = {kind.name: kind for kind in _ALL}
 # For errors that come as a bare status: the first type that has it.
@@ -72,6 +76,17 @@ class Fault(BaseModel):
     detail: str
     pointer: str | None = Field(default=None, description="JSON Pointer into the request body")
     parameter: str | None = Field(default=None, description="name of a query parameter")
+
+
+class Objection(BaseModel):
+    """A finding of an appraisal that speaks against the evidence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    check: CheckId
+    outcome: Literal[Outcome.FAILED, Outcome.WARNED]
+    why: str = Field(description="one sentence")
+    remedy: str | None = Field(default=None, description="one sentence, where there is something to do")
 
 
 class Problem(BaseModel):
@@ -100,6 +115,8 @@ class Problem(BaseModel):
     chip_id_masked: bool | None = Field(default=None, description="true where the host hides CHIP_ID")
     cause: str | None = Field(default=None, description="a stable word for why there is no evidence")
     remedy: str | None = Field(default=None, description="what to do about it")
+    verdict: Tier | None = Field(default=None, description="what the appraisal came to")
+    findings: list[Objection] | None = Field(default=None, description="its findings that failed or warn")
 
 
 class ProblemResponse(Response):
@@ -178,13 +195,33 @@ async def _on_attest_error(request: Request, error: Exception) -> ProblemRespons
             return problem_response(
                 request, TYPES["rate-limited"], error.reason, retry_after_s=error.retry_after_s
             )
+        case errors.IssuerUnavailableError():
+            return problem_response(request, TYPES["issuer-unavailable"], error.reason)
+    return _refusal(request, error)
+
+
+def _refusal(request: Request, error: Exception) -> ProblemResponse:
+    match error:
         case errors.NonceError():
             return problem_response(request, TYPES["nonce-invalid"], error.reason)
+        case errors.NotAffirmedError():
+            verdict, kind = error.verdict, TYPES["not-affirmed"]
+            return problem_response(
+                request, kind, error.reason, verdict=verdict["verdict"], findings=_objections(verdict)
+            )
         case errors.PolicyError():
             return problem_response(
                 request, TYPES["policy-invalid"], str(error), pointer="/policy", place=error.place
             )
     return _malformed_evidence(request, error)
+
+
+def _objections(verdict: dict[str, Any]) -> list[Objection]:
+    return [
+        Objection.model_validate({name: finding[name] for name in Objection.model_fields})
+        for finding in verdict["findings"]
+        if finding["outcome"] in _OBJECTIONS
+    ]
 
 
 def _malformed_evidence(request: Request, error: Exception) -> ProblemResponse:
