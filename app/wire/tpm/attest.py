@@ -14,6 +14,7 @@ from app.wire.tpm.pcr import PcrSelection
 
 STRUCTURE = "TPMS_ATTEST"
 MAGIC = 0xFF544347  # TPM_GENERATED_VALUE
+TYPE_OFFSET = 4  # after the magic number
 ATTEST_CERTIFY = 0x8017
 ATTEST_QUOTE = 0x8018
 MAX_EXTRA_DATA = 66  # sizeof(TPMT_HA) with SHA-512
