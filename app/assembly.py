@@ -3,7 +3,8 @@
 Imported by main and cli only. Nothing here runs or connects; whoever asks keeps and closes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -16,11 +17,17 @@ from app.evidence.configfs import ConfigfsBackend
 from app.evidence.simulator.backend import SimulatorBackend
 from app.evidence.simulator.ek import EkKind
 from app.evidence.simulator.launch import Launch
-from app.trust.certificates import MAX_BUNDLE_SIZE, load_certificates
+from app.trust.certificates import MAX_BUNDLE_SIZE, MAX_CERTIFICATE_SIZE, load_certificates
+from app.trust.ek_authority import EkAuthority
+from app.trust.ek_certificate import TpmModel
 from app.trust.kds import KdsClient, KdsLimits
 from app.trust.roots import TrustRoots
+from app.verifier.ek_ca import EkCa
+from app.verifier.private_files import AppendLog, UnsafeFileError, read_private
+from app.verifier.single_use import MemorySingleUseStore
 
 SIMULATOR_POLICY = "simulator"
+_MAX_EK_NONCES = 10_000
 _EK_KINDS = {"rsa2048": EkKind.RSA_2048, "p256": EkKind.P_256, "p384": EkKind.P_384}
 
 
@@ -121,3 +128,41 @@ def make_kds(settings: Settings, client: httpx.AsyncClient) -> KdsClient:
         remember_failure_s=settings.kds_negative_ttl_s,
     )
     return KdsClient(client, settings.kds_url, limits=limits)
+
+
+def make_ek_ca(settings: Settings, clock: Callable[[], datetime]) -> EkCa | None:
+    """The issuer of EK certificates that the settings name, or None.
+
+    Raises:
+        ConfigError: files that are not an authority's, that others can read, or a record that cannot
+            be written.
+    """
+    certificate, key, log = settings.ek_ca_certificate, settings.ek_ca_key, settings.ek_ca_log
+    if certificate is None or key is None or log is None:
+        return None
+    record = AppendLog(log)
+    try:
+        with certificate.open("rb") as file:
+            raw = file.read(MAX_CERTIFICATE_SIZE + 1)
+        authority = EkAuthority.load(
+            raw,
+            read_private(key, MAX_CERTIFICATE_SIZE),
+            certificate_source=str(certificate),
+            key_source=str(key),
+        )
+        record.demand_writable()
+    except (CertificateError, UnsafeFileError, OSError) as error:
+        raise ConfigError(f"EK CA: {error}") from error
+    return EkCa(
+        authority,
+        record,
+        tpm=TpmModel(
+            manufacturer=settings.ek_tpm_manufacturer,
+            model=settings.ek_tpm_model,
+            version=settings.ek_tpm_version,
+            revision=settings.ek_tpm_revision,
+        ),
+        lifetime=timedelta(seconds=settings.ek_certificate_lifetime_s),
+        nonces=MemorySingleUseStore(_MAX_EK_NONCES),
+        clock=clock,
+    )

@@ -7,7 +7,7 @@ or a value that cannot be used, stops the start with one line for each fault.
 import ipaddress
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -80,6 +80,7 @@ def _directory(path: Path) -> Path:
 AnyPath = Annotated[Path, BeforeValidator(_home)]
 File = Annotated[AnyPath, AfterValidator(_file)]
 Directory = Annotated[AnyPath, AfterValidator(_directory)]
+TcgId = Annotated[str, Field(pattern=r"^id:[0-9A-Fa-f]{8}$")]
 
 
 class Settings(BaseSettings):
@@ -117,6 +118,15 @@ class Settings(BaseSettings):
     tpm_event_log: AnyPath = EVENT_LOG
     tpm_timeout_s: float = Field(default=30.0, gt=0, le=600)
     tpm_max_waiting: int = Field(default=64, ge=1, le=10_000)
+
+    ek_ca_certificate: File | None = None
+    ek_ca_key: File | None = None
+    ek_ca_log: AnyPath | None = None
+    ek_certificate_lifetime_s: float = Field(default=86_400.0, ge=60, le=86_400)
+    ek_tpm_manufacturer: TcgId = "id:414D4400"
+    ek_tpm_model: str = Field(default="SVSM vTPM", pattern=r"^[ -~]{1,48}$")
+    ek_tpm_version: TcgId = "id:00000000"
+    ek_tpm_revision: int = Field(default=164, ge=0, le=0xFFFF)
 
     simulator_product: ProductLine = ProductLine.GENOA
     simulator_report_version: Annotated[Literal[2, 3, 5], BeforeValidator(_number)] = 5
@@ -224,11 +234,20 @@ class Settings(BaseSettings):
         del settings_cls, dotenv_settings, file_secret_settings
         return env_settings, init_settings
 
+    def _ek_ca_faults(self) -> Iterator[str]:
+        chosen = {name: getattr(self, name) for name in ("ek_ca_certificate", "ek_ca_key", "ek_ca_log")}
+        missing = [name for name, value in chosen.items() if value is None]
+        if 0 < len(missing) < len(chosen):
+            yield f"{', '.join(chosen)} go together: {', '.join(missing)} missing"
+        if not missing and not self.verifies:
+            yield "ek_ca_key is a verifier's: inside the VM that it vouches for it is worth nothing"
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         faults = []
         if (self.tls_certificate is None) != (self.tls_key is None):
             faults.append("tls_certificate and tls_key go together: one of them is missing")
+        faults.extend(self._ek_ca_faults())
         if not self.on_loopback:
             if self.simulates and not self.allow_simulator:
                 faults.append(
