@@ -2,8 +2,9 @@
 
 A verifier's client chooses 64 bytes. From them, from the Name of the attestation key and from the
 channel (where it is bound), the 64-byte nonce of the SNP report and the 32-byte qualifying data of
-the quote are derived, each under its own label. The quote's also covers the report's REPORT_DATA,
-and with it the manifest: a quote made for one report verifies beside no other.
+the quote are derived, each under its own label. The quote's also covers what the security processor
+signed: a quote made for one report verifies beside no other, not even beside a second report of the
+same session.
 Construction, argument and test vectors: docs/session.md.
 """
 
@@ -13,14 +14,15 @@ from enum import IntEnum
 
 from app.errors import NonceError
 from app.wire.binding import demand_nonce
+from app.wire.report import REPORT_SIZE, SIGNED_SIZE
+from app.wire.tpm.algorithms import HASH_SIZES
 
 CONSTRUCTION = "svsm-attest/session/1"
-REPORT_DATA_SIZE = 64
-MAX_NAME_SIZE = 66  # a SHA-512 Name; TPM 2.0 Library, Part 1, 16
 MAX_CHANNEL_SIZE = 64
-_SESSION = b"svsm-attest/session/1"
-_REPORT = b"svsm-attest/session/1/report"
-_QUOTE = b"svsm-attest/session/1/quote"
+_SESSION = CONSTRUCTION.encode()
+_REPORT = _SESSION + b"/report"
+_QUOTE = _SESSION + b"/quote"
+_NAME_SIZES = tuple(2 + size for size in HASH_SIZES.values())
 
 
 class ChannelType(IntEnum):
@@ -39,9 +41,9 @@ class Channel:
     value: bytes = b""
 
     def __post_init__(self) -> None:
-        fits = 1 <= len(self.value) <= MAX_CHANNEL_SIZE if self.type else not self.value
-        if not fits:
-            raise NonceError(f"channel binding: {len(self.value)} bytes, want 1 to {MAX_CHANNEL_SIZE}")
+        least, most = (1, MAX_CHANNEL_SIZE) if self.type else (0, 0)
+        if not least <= len(self.value) <= most:
+            raise NonceError(f"channel binding: {len(self.value)} bytes, want {least} to {most}")
 
 
 NO_CHANNEL = Channel()
@@ -57,8 +59,8 @@ class Session:
 
     def __post_init__(self) -> None:
         demand_nonce(self.nonce)
-        if not 0 < len(self.ak_name) <= MAX_NAME_SIZE:
-            raise NonceError(f"Name of the attestation key: {len(self.ak_name)} bytes")
+        if len(self.ak_name) not in _NAME_SIZES:
+            raise NonceError(f"Name of the attestation key: {len(self.ak_name)} bytes, want 34, 50 or 66")
 
     @property
     def digest(self) -> bytes:
@@ -71,19 +73,23 @@ class Session:
         """The 64 bytes that the SVSM is asked with."""
         return _labelled(_REPORT, self.digest)
 
-    def qualifying_data(self, report_data: bytes | None) -> bytes:
+    def qualifying_data(self, report: bytes | None) -> bytes:
         """The 32 bytes that the TPM is asked to quote with.
 
         Args:
-            report_data: the 64-byte REPORT_DATA of the session's report; None for a quote alone.
+            report: the session's SNP report, all 1184 bytes, of which the signed 672 count: its
+                signature has a second form. None for a quote alone.
 
         Raises:
-            NonceError: REPORT_DATA of another length.
+            NonceError: a report of another length.
         """
-        if report_data is not None and len(report_data) != REPORT_DATA_SIZE:
-            raise NonceError(f"REPORT_DATA: {len(report_data)} bytes, want {REPORT_DATA_SIZE}")
-        body = self.digest + _sized(report_data or b"")
-        return hashlib.sha256(_QUOTE + b"\0" + body).digest()
+        if report is None:
+            signed = b""
+        elif len(report) == REPORT_SIZE:
+            signed = report[:SIGNED_SIZE]
+        else:
+            raise NonceError(f"the session's report: {len(report)} bytes, want {REPORT_SIZE}")
+        return hashlib.sha256(_QUOTE + b"\0" + self.digest + _sized(signed)).digest()
 
 
 def _labelled(label: bytes, body: bytes) -> bytes:
