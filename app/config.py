@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     kds_url: str = AMD_KDS
     kds_timeout_s: float = Field(default=5.0, gt=0, le=60)
     kds_negative_ttl_s: float = Field(default=30.0, ge=0, le=3600)
+    challenge_lifetime_s: float = Field(default=120.0, gt=0, le=3600)
+    max_challenges: int = Field(default=10_000, ge=1, le=1_000_000)
 
     configfs_path: AnyPath = REPORT_DIRECTORY
     device_interval_s: float | None = Field(default=None, ge=0, le=3600)

@@ -17,7 +17,7 @@ import structlog
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import attester_routes, health_routes, simulator_routes, verifier_routes
+from app.api import attester_routes, challenge_routes, health_routes, simulator_routes, verifier_routes
 from app.api.bounded_body import BoundedBody
 from app.api.docs_page import add_docs
 from app.api.openapi import complete_openapi
@@ -37,7 +37,9 @@ from app.trust.endorsements import EndorsementSource
 from app.trust.kds import KdsClient
 from app.trust.roots import TrustRoots
 from app.trust.store import EndorsementStore
+from app.verifier.key_challenges import KeyChallenges
 from app.verifier.policies import PolicySet, read_policies, read_policy
+from app.verifier.single_use import MemorySingleUseStore
 from app.verifier.verifier import Verifier
 
 _TITLE = "svsm-attest"
@@ -85,6 +87,7 @@ class _Trust:
     """What a running verifier stands on."""
 
     verifier: Verifier
+    challenges: KeyChallenges
     store: EndorsementStore | None
     kds: KdsClient | None
     kds_detail: str
@@ -149,6 +152,7 @@ def create_app(
         app.include_router(attester_routes.router)
     if settings.verifies:
         app.include_router(verifier_routes.router)
+        app.include_router(challenge_routes.router)
     app.include_router(health_routes.router)
     if plan.simulator is not None:
         app.include_router(simulator_routes.router)
@@ -187,6 +191,7 @@ async def _build(plan: _Plan, stack: AsyncExitStack) -> State:
         trust = await _trust(plan, stack)
         state["verifier"] = trust.verifier
         state["policies"] = plan.policies
+        state["challenges"] = trust.challenges
     roots = trust.verifier.roots.roots if trust else ()
     trusted = [root.name for root in roots if root.simulated]
     if trusted:
@@ -221,8 +226,13 @@ async def _trust(plan: _Plan, stack: AsyncExitStack) -> _Trust:
             kds = await _kds(plan, stack, None)
             kds_detail = settings.kds_url
     source = EndorsementSource(roots, store, kds, clock=plan.clock)
-    verifier = Verifier(source, roots, plan.clock)
-    return _Trust(verifier=verifier, store=store, kds=kds, kds_detail=kds_detail)
+    challenges = KeyChallenges(
+        MemorySingleUseStore(settings.max_challenges),
+        lifetime_s=settings.challenge_lifetime_s,
+        clock=plan.clock,
+    )
+    verifier = Verifier(source, roots, plan.clock, challenges)
+    return _Trust(verifier=verifier, challenges=challenges, store=store, kds=kds, kds_detail=kds_detail)
 
 
 async def _kds(plan: _Plan, stack: AsyncExitStack, transport: httpx.AsyncBaseTransport | None) -> KdsClient:

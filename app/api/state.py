@@ -9,6 +9,7 @@ from app.api.readiness import Readiness
 from app.attester.attester import Attester
 from app.evidence.simulator.backend import SimulatorBackend
 from app.telemetry.metrics import Metrics
+from app.verifier.key_challenges import KeyChallenges
 from app.verifier.policies import PolicySet
 from app.verifier.verifier import Verifier
 
@@ -22,6 +23,7 @@ class State(TypedDict, total=False):
     simulator: SimulatorBackend
     verifier: Verifier
     policies: PolicySet
+    challenges: KeyChallenges
 
 
 # Coroutines, because FastAPI sends plain functions to a thread.
@@ -57,9 +59,15 @@ async def _policies(request: Request) -> PolicySet:
     return found
 
 
+async def _challenges(request: Request) -> KeyChallenges:
+    found: KeyChallenges = request.state.challenges
+    return found
+
+
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 ReadinessDep = Annotated[Readiness, Depends(_readiness)]
 AttesterDep = Annotated[Attester, Depends(_attester)]
 SimulatorDep = Annotated[SimulatorBackend, Depends(_simulator)]
 VerifierDep = Annotated[Verifier, Depends(_verifier)]
 PoliciesDep = Annotated[PolicySet, Depends(_policies)]
+ChallengesDep = Annotated[KeyChallenges, Depends(_challenges)]

@@ -12,6 +12,7 @@ from app.errors import CollateralUnavailableError
 from app.trust.crl import RevocationState, check_revocation
 from app.trust.endorsements import Endorsements, EndorsementSource, OfferedEndorsements
 from app.trust.roots import TrustRoots
+from app.verifier.key_challenges import KeyChallenges
 from app.wire.binding import demand_nonce
 from app.wire.certificate_table import CertificateTable
 from app.wire.evidence import Evidence
@@ -29,12 +30,20 @@ class Verifier:
         source: where endorsements are looked for.
         roots: the trust anchors in force.
         clock: the time of appraisal; certificates are judged by it, never by the guest's time.
+        challenges: those that were given out for attestation keys; None where none ever is.
     """
 
-    def __init__(self, source: EndorsementSource, roots: TrustRoots, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        source: EndorsementSource,
+        roots: TrustRoots,
+        clock: Callable[[], datetime],
+        challenges: KeyChallenges | None = None,
+    ) -> None:
         self._source = source
         self.roots = roots
         self._clock = clock
+        self._challenges = challenges
 
     async def verify(
         self,
