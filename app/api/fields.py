@@ -44,6 +44,23 @@ def _exactly(size: int) -> AfterValidator:
     return AfterValidator(check)
 
 
+def at_most(size: int) -> tuple[AfterValidator, WithJsonSchema]:
+    """Bounds a Base64 of up to `size` bytes: `Annotated[Base64, *at_most(1024)]`."""
+
+    def check(value: bytes) -> bytes:
+        if len(value) > size:
+            raise ValueError(f"{len(value)} bytes, at most {size}")
+        return value
+
+    schema = {
+        "type": "string",
+        "contentEncoding": "base64",
+        "pattern": _GROUPS,
+        "maxLength": -(-size // 3) * 4,
+    }
+    return AfterValidator(check), WithJsonSchema(schema)
+
+
 def _decode_nonce_text(value: object) -> bytes:
     if not isinstance(value, str):
         raise ValueError("want text")  # noqa: TRY004 (pydantic's contract)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from app.wire import guid
+from app.wire.session import ChannelType
 from app.wire.tpm.pcr import PcrValues
 
 PROFILE = "tag:svsm-attest,2026:evidence#1"
@@ -64,6 +65,7 @@ class Evidence:
     quote: QuoteEvidence | None = None
     certificates: bytes | None = None  # GHCB certificate table
     nonce: bytes | None = None
+    channel: ChannelType | None = None  # of a session: what its values were bound to
     service: Service | None = None
     manifest_version: int | None = None
     backend: str | None = None
