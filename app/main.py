@@ -17,7 +17,14 @@ import structlog
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import attester_routes, challenge_routes, health_routes, simulator_routes, verifier_routes
+from app.api import (
+    attester_routes,
+    challenge_routes,
+    ek_certificate_routes,
+    health_routes,
+    simulator_routes,
+    verifier_routes,
+)
 from app.api.bounded_body import BoundedBody
 from app.api.docs_page import add_docs
 from app.api.openapi import complete_openapi
@@ -25,7 +32,7 @@ from app.api.problems import register_problems
 from app.api.readiness import Readiness
 from app.api.request_context import RequestContext
 from app.api.state import State
-from app.assembly import make_backend, make_kds, make_roots, simulator_policy
+from app.assembly import make_backend, make_ek_ca, make_kds, make_roots, simulator_policy
 from app.attester.attester import Attester
 from app.config import Settings
 from app.errors import AttestError
@@ -37,6 +44,7 @@ from app.trust.endorsements import EndorsementSource
 from app.trust.kds import KdsClient
 from app.trust.roots import TrustRoots
 from app.trust.store import EndorsementStore
+from app.verifier.ek_ca import EkCa
 from app.verifier.key_challenges import KeyChallenges
 from app.verifier.policies import PolicySet, read_policies, read_policy
 from app.verifier.single_use import MemorySingleUseStore
@@ -70,6 +78,7 @@ class _Plan:
     backend: EvidenceBackend | None  # None for a mere verifier
     roots: TrustRoots
     policies: PolicySet
+    ek_ca: EkCa | None  # where the operator set one up
 
     @property
     def simulator(self) -> SimulatorBackend | None:
@@ -121,6 +130,7 @@ def create_app(
         backend=backend,
         roots=make_roots(settings) if settings.verifies else TrustRoots.amd(),
         policies=_policies(settings, backend),
+        ek_ca=make_ek_ca(settings, clock) if settings.verifies else None,
     )
 
     @asynccontextmanager
@@ -152,6 +162,7 @@ def create_app(
         app.include_router(attester_routes.router)
     if settings.verifies:
         app.include_router(verifier_routes.router)
+        app.include_router(ek_certificate_routes.router)
         app.include_router(challenge_routes.router)
     app.include_router(health_routes.router)
     if plan.simulator is not None:
@@ -191,6 +202,8 @@ async def _build(plan: _Plan, stack: AsyncExitStack) -> State:
         trust = await _trust(plan, stack)
         state["verifier"] = trust.verifier
         state["policies"] = plan.policies
+        if plan.ek_ca is not None:
+            state["ek_ca"] = plan.ek_ca
         state["challenges"] = trust.challenges
     roots = trust.verifier.roots.roots if trust else ()
     trusted = [root.name for root in roots if root.simulated]
@@ -263,6 +276,9 @@ def _verifier_checks(plan: _Plan, trust: _Trust | None) -> Iterator[ProbeCheck]:
     policies = plan.policies
     detail = f"{policies.chosen} {policies.get().digest}; known: {', '.join(policies.names)}"
     yield ProbeCheck(name="policy", ok=True, detail=detail)
+    if plan.ek_ca is not None:
+        detail = f"{plan.ek_ca.authority}, recorded in {plan.ek_ca.log.path}"
+        yield ProbeCheck(name="ek-ca", ok=True, detail=detail)
     if trust.store is not None:
         writable = "writable" if os.access(trust.store.path, os.W_OK) else "not writable: nothing is kept"
         yield ProbeCheck(name="endorsement-store", ok=True, detail=f"{trust.store.path}, {writable}")

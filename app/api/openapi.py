@@ -124,6 +124,18 @@ _EXAMPLE_MEMBERS: dict[str, dict[str, Any]] = {
         "version": 6,
         "supported": [2, 3, 4, 5],
     },
+    "not-affirmed": {
+        "detail": "the verdict is warning, and a certificate takes affirming",
+        "verdict": "warning",
+        "findings": [
+            {
+                "check": "snp.measurement",
+                "outcome": "warned",
+                "why": "No reference value is known for this launch digest: the code is unrecognised.",
+            }
+        ],
+    },
+    "issuer-unavailable": {"detail": "the record of certificates cannot be written"},
     "collateral-unavailable": {
         "source": "https://kdsintf.amd.com/vcek/v1/Milan/crl",
         "upstream_status": 429,

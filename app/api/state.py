@@ -9,6 +9,7 @@ from app.api.readiness import Readiness
 from app.attester.attester import Attester
 from app.evidence.simulator.backend import SimulatorBackend
 from app.telemetry.metrics import Metrics
+from app.verifier.ek_ca import EkCa
 from app.verifier.key_challenges import KeyChallenges
 from app.verifier.policies import PolicySet
 from app.verifier.verifier import Verifier
@@ -23,6 +24,7 @@ class State(TypedDict, total=False):
     simulator: SimulatorBackend
     verifier: Verifier
     policies: PolicySet
+    ek_ca: EkCa
     challenges: KeyChallenges
 
 

@@ -68,6 +68,9 @@ class EkAuthority:
         """Is it for simulated evidence, and for nothing else? Its name begins with SIMULATED."""
         return self.name.startswith(SIMULATED)
 
+    def __str__(self) -> str:
+        return f"{self.name}, valid until {self.certificate.not_valid_after_utc:%Y-%m-%d}"
+
     def is_valid(self, at: datetime) -> bool:
         """Is the certificate valid at that time?"""
         return self.certificate.not_valid_before_utc <= at <= self.certificate.not_valid_after_utc

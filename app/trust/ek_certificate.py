@@ -25,8 +25,6 @@ TPM_MANUFACTURER = x509.ObjectIdentifier("2.23.133.2.1")
 TPM_MODEL = x509.ObjectIdentifier("2.23.133.2.2")
 TPM_VERSION = x509.ObjectIdentifier("2.23.133.2.3")
 TPM_SPECIFICATION = x509.ObjectIdentifier("2.23.133.2.16")
-# Ours, below the arc for UUIDs (ITU-T X.667): SHA-256 of what the appraisal was about, an OCTET STRING.
-APPRAISAL = x509.ObjectIdentifier("2.25.278386959816500845535597698381028120340")
 _SUBJECT_DIRECTORY_ATTRIBUTES = x509.ObjectIdentifier("2.5.29.9")
 _FAMILY = "2.0"
 _LEVEL = 0
@@ -48,7 +46,6 @@ class EkStatement:
 
     ek: "TpmtPublic"
     tpm: TpmModel
-    appraisal_sha256: bytes  # 32
     not_before: "datetime"
     not_after: "datetime"
 
@@ -81,7 +78,6 @@ def _extensions(statement: EkStatement) -> "Iterator[tuple[x509.ExtensionType, b
     yield x509.SubjectAlternativeName([x509.DirectoryName(_name(statement.tpm))]), True
     attributes = asn1.encode_der(_attributes(statement.tpm))
     yield x509.UnrecognizedExtension(_SUBJECT_DIRECTORY_ATTRIBUTES, attributes), False
-    yield x509.UnrecognizedExtension(APPRAISAL, asn1.encode_der(statement.appraisal_sha256)), False
 
 
 def _name(tpm: TpmModel) -> x509.Name:

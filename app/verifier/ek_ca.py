@@ -9,7 +9,6 @@ record on disk before the certificate leaves.
 
 import asyncio
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -158,14 +157,11 @@ class EkCa:
 
     def _certify(self, evidence: Evidence, result: AttestationResult) -> IssuedCertificate:
         ek = _certified_ek(evidence, result)
-        appraisal = _appraisal(evidence, result)
-        digest = hashlib.sha256(json.dumps(appraisal, sort_keys=True, separators=(",", ":")).encode())
         certificate = self.authority.sign(
             ek_certificate_builder(
                 EkStatement(
                     ek=ek,
                     tpm=self._tpm,
-                    appraisal_sha256=digest.digest(),
                     not_before=self._not_before(result),
                     not_after=self._not_after(result),
                 )
@@ -183,8 +179,7 @@ class EkCa:
                     "ek_name": ek.name.hex(),
                     "ek_sha256": issued.ek_sha256,
                     "simulated": self.authority.simulated,
-                    "appraisal": appraisal,
-                    "appraisal_sha256": digest.hexdigest(),
+                    "appraisal": _appraisal(evidence, result),
                 }
             )
         except UnsafeFileError as error:
@@ -235,7 +230,7 @@ def _certified_ek(evidence: Evidence, result: AttestationResult) -> TpmtPublic:
 
 
 def _appraisal(evidence: Evidence, result: AttestationResult) -> dict[str, Any]:
-    """What the certificate's private extension is the digest of, as canonical JSON."""
+    """What the certificate rests on."""
     snp = result.claims["snp"]
     return {
         "report_sha256": hashlib.sha256(evidence.report).hexdigest(),
