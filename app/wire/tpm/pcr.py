@@ -105,6 +105,20 @@ class PcrSelection:
         """The inverse of `of`."""
         return {bank.name: list(bank.pcrs) for bank in self.banks}
 
+    def __str__(self) -> str:
+        """As tpm2-tools write it, with runs shortened: `sha256:0-7,14+sha384:0`."""
+        return "+".join(f"{bank.name}:{_runs(bank.pcrs)}" for bank in self.banks)
+
+
+def _runs(pcrs: tuple[int, ...]) -> str:
+    runs: list[list[int]] = []
+    for pcr in pcrs:
+        if runs and runs[-1][-1] == pcr - 1:
+            runs[-1].append(pcr)
+        else:
+            runs.append([pcr])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
 
 @dataclass(frozen=True, slots=True)
 class PcrValues:
