@@ -87,16 +87,12 @@ def _read_headers(raw: bytes, fixed: FixedHeader) -> Iterator[Header]:
         if offset == end:
             return
         if end - offset < PREFIX_SIZE:
-            raise WireError(
-                STRUCTURE, offset, f"{end - offset} bytes of headers left, one needs {PREFIX_SIZE}"
-            )
+            raise WireError(STRUCTURE, offset, f"{end - offset} bytes left, a header needs {PREFIX_SIZE}")
         number, size = (int.from_bytes(raw[at : at + 4], "little") for at in (offset, offset + 4))
         stop = offset + PREFIX_SIZE + size
         following = -(-stop // ALIGNMENT) * ALIGNMENT
         if following > end:
-            raise WireError(
-                STRUCTURE, offset + 4, f"a header of {size} bytes passes the headers' end at {end}"
-            )
+            raise WireError(STRUCTURE, offset + 4, f"{size} bytes pass the end of the headers at {end}")
         found = Section.of(number)
         if found is None:
             raise WireError(STRUCTURE, offset, f"0x{number:x} is no type of a header")
@@ -204,7 +200,6 @@ class _Rules:
 
     def _demand_data(self, offset: int, start: int, size: int) -> None:
         if start < self._fixed.headers_end or start + size > self._size:
-            reason = (
-                f"data of {size} bytes at {start}; file data are {self._fixed.headers_end} to {self._size}"
-            )
+            bounds = f"{self._fixed.headers_end} to {self._size}"
+            reason = f"{size} bytes of data at {start}, outside the file's data ({bounds})"
             raise WireError(STRUCTURE, offset, reason)
