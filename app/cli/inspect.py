@@ -21,7 +21,8 @@ def inspect(
     """Say what a file is, by its content, and decode it.
 
     Reports (bare or wrapped), certificates, PEM bundles, CRLs, certificate tables, manifests of an
-    SVSM, TPM public keys, evidence and verdicts. Nothing is judged: that is what `verify` does.
+    SVSM, TPM public keys, quotes and signatures, firmware event logs, evidence and verdicts. Nothing
+    is judged: that is what `verify` does.
     """
     raw = read_file(file, MAX_SIZE)
     name = display_name(file)

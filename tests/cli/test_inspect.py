@@ -86,16 +86,6 @@ def test_a_malformed_structure_is_named(raw: bytes, said: str, cli: Cli) -> None
     assert said in ended.json["detail"]
 
 
-def test_a_quote_is_recognised(cli: Cli, vectors: Path) -> None:
-    document = json.loads((vectors / "milan-v3-azure-vtpm" / "evidence-v2.json").read_text())
-    quote = bytes.fromhex(document["tpm_quote"]["message"])
-    ended = cli("inspect", "-", "--json", stdin=quote)
-    assert ended.status == 0
-    assert ended.json["attest"] == {"type": "0x8018", "type_name": "TPM_ST_ATTEST_QUOTE"}
-    other = cli("inspect", "-", stdin=quote[:4] + b"\x12\x34")
-    assert "unknown" in other.out
-
-
 def test_evidence_and_what_is_in_it(cli: Cli, tmp_path: Path) -> None:
     evidence = tmp_path / "evidence.json"
     evidence.write_text(cli("attest", "--service", "all").out)

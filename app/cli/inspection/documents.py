@@ -6,6 +6,7 @@ from app.api import strict_json
 from app.cli.evidence_file import evidence_from
 from app.cli.failure import URN, InputError
 from app.cli.inspection.manifest import manifest_sheet
+from app.cli.inspection.quote import quote_sheet
 from app.cli.inspection.report import report_sheet
 from app.cli.inspection.sheet import Row, Section, Sheet
 from app.cli.inspection.table import table_endorsements, table_sheet
@@ -59,6 +60,9 @@ def _evidence_sheet(evidence: Evidence, size: int) -> Sheet:
         raw = evidence.manifest
         manifest = _inside("/manifest", lambda: parse_manifest(raw))
         parts.insert(1, ("manifest", manifest_sheet(manifest, len(raw))))
+    if evidence.quote is not None:
+        quote = evidence.quote
+        parts.append(("quote", _inside("/quote", lambda: quote_sheet(quote))))
     facts = {
         "nonce": evidence.nonce and evidence.nonce.hex(),
         "service": evidence.service and evidence.service.value,

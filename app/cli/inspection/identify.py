@@ -7,26 +7,30 @@ from dataclasses import dataclass, replace
 from app.cli.failure import InputError
 from app.cli.inspection import documents
 from app.cli.inspection.certificate import bundle_sheet, certificate_sheet, crl_sheet
+from app.cli.inspection.event_log import event_log_sheet, is_event_log
 from app.cli.inspection.manifest import manifest_sheet
+from app.cli.inspection.quote import ATTEST_MAGIC, attest_sheet, signature_sheet
 from app.cli.inspection.report import report_sheet
 from app.cli.inspection.sheet import Sheet
 from app.cli.inspection.table import table_sheet
-from app.cli.inspection.tpm import ATTEST_MAGIC, attest_sheet, public_sheet
+from app.cli.inspection.tpm import public_sheet
 from app.errors import AttestError, CertificateError, WireError
 from app.trust.certificates import load_certificate, load_certificates, load_crl
 from app.wire import b64, guid, services_manifest, uefi_mm
 from app.wire.certificate_table import CertificateTable
+from app.wire.event_log import EventLog
 from app.wire.manifest import parse_manifest
 from app.wire.report import REPORT_SIZE, AttestationReport
 from app.wire.tpm import algorithms as alg
 from app.wire.tpm.public import TpmtPublic
 
-MAX_SIZE = 2 << 20  # evidence with the largest manifest and table, in base64
+MAX_SIZE = 4 << 20  # evidence with the largest manifest, table and event log, in base64
 RESPONSE_HEADER_SIZE = 32  # MSG_REPORT_RSP: u32 status, u32 size of the report, 24 reserved bytes
 _HCL_MAGIC = b"HCLA"  # Azure's paravisor: a header of 32 bytes, the report, then its runtime data
 _PLAUSIBLE_VERSIONS = range(1, 17)
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _NONCE_SIZE = 64
+_SIGNATURE_SCHEMES = {alg.RSASSA, alg.RSAPSS, alg.ECDSA, alg.HMAC}
 
 
 def identify(raw: bytes) -> Sheet:
@@ -97,6 +101,17 @@ def _stated_size(raw: bytes) -> int:
 
 def _attest(raw: bytes) -> Sheet | None:
     return attest_sheet(raw) if raw.startswith(ATTEST_MAGIC) else None
+
+
+def _signature(raw: bytes) -> Sheet | None:
+    scheme, hash_alg = (int.from_bytes(raw[start : start + 2], "big") for start in (0, 2))
+    if scheme not in _SIGNATURE_SCHEMES or hash_alg not in {*alg.HASH_NAMES, alg.SHA1}:
+        return None
+    return signature_sheet(raw)
+
+
+def _event_log(raw: bytes) -> Sheet | None:
+    return event_log_sheet(EventLog.parse(raw), len(raw)) if is_event_log(raw) else None
 
 
 def _report(raw: bytes) -> Sheet | None:
@@ -223,6 +238,8 @@ _RECOGNISERS: tuple[Callable[[bytes], Sheet | None], ...] = (
     _pem,
     _der,
     _attest,
+    _event_log,
+    _signature,
     _services,
     _tpm_key,
     _report,

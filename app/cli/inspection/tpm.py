@@ -1,6 +1,6 @@
-"""What a TPM says: public areas of keys, and the head of a TPMS_ATTEST.
+"""Public areas of a TPM's keys.
 
-Source: TCG TPM 2.0 Library, Part 2: TPMT_PUBLIC (12.2.4), TPMA_OBJECT (8.3), TPMS_ATTEST (10.12.12).
+Source: TCG TPM 2.0 Library, Part 2: TPMT_PUBLIC (12.2.4), TPMA_OBJECT (8.3).
 """
 
 import hashlib
@@ -12,17 +12,6 @@ from app.wire import b64
 from app.wire.tpm import algorithms as alg
 from app.wire.tpm.public import EccKey, TpmtPublic
 
-ATTEST_MAGIC = bytes.fromhex("ff544347")
-_ATTEST_TYPES = {
-    0x8014: "TPM_ST_ATTEST_NV",
-    0x8015: "TPM_ST_ATTEST_COMMAND_AUDIT",
-    0x8016: "TPM_ST_ATTEST_SESSION_AUDIT",
-    0x8017: "TPM_ST_ATTEST_CERTIFY",
-    0x8018: "TPM_ST_ATTEST_QUOTE",
-    0x8019: "TPM_ST_ATTEST_TIME",
-    0x801A: "TPM_ST_ATTEST_CREATION",
-    0x801C: "TPM_ST_ATTEST_NV_DIGEST",
-}
 _ATTRIBUTES = {
     1: "fixedTPM",
     2: "stClear",
@@ -37,8 +26,9 @@ _ATTRIBUTES = {
     18: "sign",
     19: "x509sign",
 }
-_SCHEMES = {
+SCHEMES = {
     alg.NULL: "null",
+    alg.HMAC: "HMAC",
     alg.RSASSA: "RSASSA",
     alg.RSAES: "RSAES",
     alg.RSAPSS: "RSAPSS",
@@ -64,7 +54,7 @@ def public_rows(public: TpmtPublic) -> tuple[Row, ...]:
     """The fields of a public area."""
     names = [name for bit, name in _ATTRIBUTES.items() if public.attributes >> bit & 1]
     symmetric = "null" if public.symmetric_bits is None else f"AES-{public.symmetric_bits}-CFB"
-    scheme = _SCHEMES[public.scheme]
+    scheme = SCHEMES[public.scheme]
     if public.scheme_hash is not None:
         scheme += f" with {alg.HASH_NAMES[public.scheme_hash].upper()}"
     rows = [
@@ -109,28 +99,6 @@ def public_document(public: TpmtPublic) -> dict[str, Any]:
         "pem": pem(public),
         "jwk": public.jwk(),
     }
-
-
-def attest_sheet(raw: bytes) -> Sheet:
-    """What a TPMS_ATTEST is; its content is not decoded."""
-    kind = int.from_bytes(raw[4:6], "big")
-    name = _ATTEST_TYPES.get(kind, "unknown")
-    return Sheet(
-        kind="tpms-attest",
-        title="TPMS_ATTEST: what a TPM signed" + (", a quote" if name.endswith("QUOTE") else ""),
-        size=len(raw),
-        remarks=("Only its head is decoded so far.",),
-        sections=(
-            Section(
-                "Head",
-                (
-                    Row(place="0x000", name="magic", value=ATTEST_MAGIC.hex(), note="TPM_GENERATED_VALUE"),
-                    Row(place="0x004", name="type", value=f"0x{kind:04x}", note=name),
-                ),
-            ),
-        ),
-        document={"attest": {"type": f"0x{kind:04x}", "type_name": name}},
-    )
 
 
 def _purpose(public: TpmtPublic) -> str:
