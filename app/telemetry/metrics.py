@@ -4,6 +4,7 @@ Labels have few values: routes are templates, methods and causes are fixed words
 a caller can choose becomes one.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,6 +60,13 @@ class Metrics:
             ("verdict", "simulated"),
             registry=self.registry,
         )
+        self._tpm = Histogram(
+            "svsm_attest_tpm_operation_duration_seconds",
+            "Time of what the vTPM was asked, waiting for its turn included, by cause of failure (empty: none).",
+            ("operation", "cause"),
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
         self._kds_requests = Counter(
             "svsm_attest_kds_requests", "Requests to the KDS, answered or not.", registry=self.registry
         )
@@ -87,9 +95,22 @@ class Metrics:
         try:
             yield
         except Exception as error:
-            self._attestations.labels("failed", str(getattr(error, "cause", type(error).__name__))).inc()
+            self._attestations.labels("failed", _cause(error)).inc()
             raise
         self._attestations.labels("ok", "").inc()
+
+    @contextmanager
+    def tpm_operation(self, name: str) -> Iterator[None]:
+        """Count and time one operation of the vTPM, by what leaves the block, as `attestation`."""
+        start = time.perf_counter()
+        cause = ""
+        try:
+            yield
+        except BaseException as error:
+            cause = _cause(error)
+            raise
+        finally:
+            self._tpm.labels(name, cause).observe(time.perf_counter() - start)
 
     def kds_hooks(self) -> dict[str, list[Callable[[Any], Awaitable[None]]]]:
         """Event hooks of an httpx client that asks the KDS."""
@@ -105,3 +126,7 @@ class Metrics:
     def exposition(self) -> bytes:
         """All of it, as text of MEDIA_TYPE."""
         return generate_latest(self.registry)
+
+
+def _cause(error: BaseException) -> str:
+    return str(getattr(error, "cause", type(error).__name__))

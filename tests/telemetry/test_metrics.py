@@ -4,7 +4,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.errors import BackendError
+from app.errors import BackendError, TpmUnavailableError
 from app.telemetry.metrics import MEDIA_TYPE, Metrics
 
 
@@ -44,6 +44,21 @@ def test_attestations_by_what_became_of_them() -> None:
     assert value(metrics, name, outcome="ok", cause="") == 1
     assert value(metrics, name, outcome="failed", cause="no-provider") == 1
     assert value(metrics, name, outcome="failed", cause="LookupError") == 1
+
+
+def test_operations_of_the_tpm_are_timed_by_what_became_of_them() -> None:
+    metrics = Metrics()
+    with metrics.tpm_operation("quote"):
+        pass
+    with pytest.raises(TpmUnavailableError), metrics.tpm_operation("quote"):
+        raise TpmUnavailableError("tpm-missing", "there is none", "get one")
+    with pytest.raises(asyncio.CancelledError), metrics.tpm_operation("activate"):
+        raise asyncio.CancelledError
+    name = "svsm_attest_tpm_operation_duration_seconds"
+    assert value(metrics, f"{name}_count", operation="quote", cause="") == 1
+    assert value(metrics, f"{name}_count", operation="quote", cause="tpm-missing") == 1
+    assert value(metrics, f"{name}_count", operation="activate", cause="CancelledError") == 1
+    assert value(metrics, f"{name}_count", operation="activate", cause="") is None
 
 
 def test_the_kds_is_counted_by_hooks_of_its_client() -> None:
