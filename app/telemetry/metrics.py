@@ -62,7 +62,7 @@ class Metrics:
         )
         self._tpm = Histogram(
             "svsm_attest_tpm_operation_duration_seconds",
-            "Time of what the vTPM was asked, waiting for its turn included, by cause of failure (empty: none).",
+            "Time of what the vTPM was asked, waiting for its turn included, by cause of failure.",
             ("operation", "cause"),
             buckets=_BUCKETS_S,
             registry=self.registry,
