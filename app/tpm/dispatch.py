@@ -98,11 +98,7 @@ class Dispatcher:
             _log.warning("tpm_flush_refused", handle=f"0x{handle:08x}", code=error.name)
 
     def flush_all(self) -> None:
-        """Take out every transient object and loaded session, whoever loaded them.
-
-        For the only user of a TPM, after a predecessor that may have ended in the middle. The
-        kernel's resource manager shows no user what others have loaded.
-        """
+        """Take out every transient object and loaded session, whoever loaded them."""
         for first in (handles.TRANSIENT, handles.LOADED_SESSIONS):
             for handle in self.handles(first):
                 self._discard(handle)
@@ -118,8 +114,9 @@ class Dispatcher:
             start = max(found) + 1 if found else first
             more, part = self.capability(_CAP_HANDLES, start, _HANDLES_AT_ONCE, _read_handles)
             found += part
-            if len(found) > _MAX_HANDLES or len(set(found)) != len(found) or (more and not part):
+            if len(found) > _MAX_HANDLES or len(set(found)) != len(found):
                 raise unavailable(TpmCause.MALFORMED_ANSWER, "the TPM lists handles twice, or without end")
+            more = more and bool(part)  # the resource manager may have taken all of a part out
         return tuple(found)
 
     def properties(self, first: int, count: int = 1) -> dict[int, int]:
