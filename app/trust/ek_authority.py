@@ -41,13 +41,9 @@ class CaAlgorithm(StrEnum):
 
     def new_key(self) -> _Key:
         """A fresh key. RSA takes up to a second."""
-        match self:
-            case CaAlgorithm.P384:
-                return ec.generate_private_key(ec.SECP384R1())
-            case CaAlgorithm.P256:
-                return ec.generate_private_key(ec.SECP256R1())
-            case CaAlgorithm.RSA3072:
-                return rsa.generate_private_key(65537, 3072)
+        if self is CaAlgorithm.RSA3072:
+            return rsa.generate_private_key(65537, 3072)
+        return ec.generate_private_key(ec.SECP384R1() if self is CaAlgorithm.P384 else ec.SECP256R1())
 
 
 @dataclass(frozen=True, slots=True)
