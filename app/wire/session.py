@@ -41,9 +41,10 @@ class Channel:
     value: bytes = b""
 
     def __post_init__(self) -> None:
-        least, most = (1, MAX_CHANNEL_SIZE) if self.type else (0, 0)
-        if not least <= len(self.value) <= most:
-            raise NonceError(f"channel binding: {len(self.value)} bytes, want {least} to {most}")
+        if self.type is ChannelType.NONE and self.value:
+            raise NonceError(f"channel binding: {len(self.value)} bytes, want none without a channel")
+        if self.type is not ChannelType.NONE and not 1 <= len(self.value) <= MAX_CHANNEL_SIZE:
+            raise NonceError(f"channel binding: {len(self.value)} bytes, want 1 to {MAX_CHANNEL_SIZE}")
 
 
 NO_CHANNEL = Channel()
