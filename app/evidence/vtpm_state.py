@@ -4,28 +4,24 @@ The SVSM creates the EK with TPM2_CreatePrimary and an empty endorsement authori
 is first asked for an attestation. It tells the guest nothing about why that failed, but the
 TPM does, and anybody who may open the device can ask.
 
-Source: TPM 2.0 Library, Part 2 (TPMA_PERMANENT, TPMA_STARTUP_CLEAR), Part 3 (TPM2_GetCapability).
+Source: TPM 2.0 Library, Part 2 (TPMA_PERMANENT, TPMA_STARTUP_CLEAR).
 """
 
+import contextlib
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-RC_INITIALIZE = 0x100  # TPM2_Startup has not been run
+from app.errors import TpmRefusedError, TpmUnavailableError
+from app.tpm.client import Tpm
+from app.tpm.codes import INITIALIZE
+from app.tpm.transport import DeviceTransport
 
-_NO_SESSIONS = 0x8001
-_GET_CAPABILITY = 0x17A
-_TPM_PROPERTIES = 6
+_TIMEOUT_S = 5.0
 _PERMANENT = 0x200
 _STARTUP_CLEAR = 0x201
 _ENDORSEMENT_AUTH_SET = 1 << 1
 _ENDORSEMENT_ENABLED = 1 << 2
-
-_COMMAND = struct.pack(">HIIIII", _NO_SESSIONS, 22, _GET_CAPABILITY, _TPM_PROPERTIES, _PERMANENT, 2)
-_HEADER = struct.Struct(">HII")
-_ANSWER = struct.Struct(">HIIBIIIIII")
-_MAX_RESPONSE = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,42 +36,31 @@ class VtpmState:
 def read_vtpm_state(device: Path) -> VtpmState | None:
     """Ask the TPM behind a resource-manager device; None where it cannot be asked or makes no sense.
 
-    Blocks for the time of one TPM command.
+    Blocks for the time of one TPM command, at most 5 seconds.
     """
     try:
-        descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+        return _ask(DeviceTransport(device))
+    except TpmUnavailableError:
         return None
-    try:
-        return ask_vtpm_state(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def ask_vtpm_state(descriptor: int) -> VtpmState | None:
-    """The same over an open channel that takes a command by one write and answers by one read."""
-    try:
-        os.write(descriptor, _COMMAND)
-        return _parse(os.read(descriptor, _MAX_RESPONSE))
-    except OSError:
-        return None
+    """The same over a descriptor that takes a command by one write and answers by one read; it stays open."""
+    return _ask(DeviceTransport.over(os.dup(descriptor)))
 
 
-def _parse(response: bytes) -> VtpmState | None:
-    if len(response) < _HEADER.size:
-        return None
-    tag, size, code = _HEADER.unpack_from(response)
-    if tag != _NO_SESSIONS or size != len(response):
-        return None
-    if code == RC_INITIALIZE:
-        return VtpmState(started=False)
-    if code or size != _ANSWER.size:
-        return None
-    *_, capability, count, first, permanent, second, startup_clear = _ANSWER.unpack(response)
-    if (capability, count, first, second) != (_TPM_PROPERTIES, 2, _PERMANENT, _STARTUP_CLEAR):
+def _ask(channel: DeviceTransport) -> VtpmState | None:
+    with contextlib.closing(channel):
+        try:
+            properties = Tpm(channel, timeout_s=_TIMEOUT_S).properties(_PERMANENT, 2)
+        except TpmRefusedError as error:
+            return VtpmState(started=False) if error.code == INITIALIZE else None
+        except TpmUnavailableError:
+            return None
+    if properties.keys() != {_PERMANENT, _STARTUP_CLEAR}:
         return None
     return VtpmState(
         started=True,
-        endorsement_enabled=bool(startup_clear & _ENDORSEMENT_ENABLED),
-        endorsement_authorized=bool(permanent & _ENDORSEMENT_AUTH_SET),
+        endorsement_enabled=bool(properties[_STARTUP_CLEAR] & _ENDORSEMENT_ENABLED),
+        endorsement_authorized=bool(properties[_PERMANENT] & _ENDORSEMENT_AUTH_SET),
     )
