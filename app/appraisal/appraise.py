@@ -13,6 +13,7 @@ from app.appraisal import platform_checks as platform
 from app.appraisal.claims import snp_claims, vtpm_claims
 from app.appraisal.findings import CheckId, Finding, Profile
 from app.appraisal.policy import Policy
+from app.appraisal.quote import NO_EXPECTATION, Quote, QuoteExpectation
 from app.appraisal.required_claims import check_required_claims
 from app.appraisal.result import AttestationResult
 from app.appraisal.subject import Subject
@@ -53,7 +54,7 @@ _ATTEST_FEATURE = (
 )
 
 
-def appraise(
+def appraise(  # noqa: PLR0913 (everything that a verdict depends on)
     *,
     report: AttestationReport,
     manifest: Manifest | None,
@@ -63,6 +64,8 @@ def appraise(
     roots: TrustRoots,
     policy: Policy,
     at: datetime,
+    quote: Quote | None = None,
+    expectation: QuoteExpectation = NO_EXPECTATION,
 ) -> AttestationResult:
     """Appraise evidence under a policy at a time (aware); total: a failed check is a finding.
 
@@ -75,6 +78,8 @@ def appraise(
         roots: the trust anchors in force.
         policy: what is asked.
         at: the time at which certificates, CRL and approvals must be valid.
+        quote: of the vTPM that the manifest is about, in one session with the report.
+        expectation: what the relying party knows of the quote that it asked for.
     """
     leaf, intermediate, root = endorsements.leaf, endorsements.intermediate, endorsements.root
     subject = Subject(
@@ -89,6 +94,8 @@ def appraise(
         ),
         policy=policy,
         at=at,
+        quote=quote,
+        expectation=expectation,
     )
     findings = [check(subject) for check in _CHECKS] + guest.check_guest_policy(subject)
     if subject.profile is Profile.SVSM:
@@ -97,7 +104,7 @@ def appraise(
         findings += check_vtpm(subject, fresh=fresh, at_vmpl_0=at_vmpl_0)
     findings.append(check_required_claims(subject, findings))
     claims = {"snp": snp_claims(subject)}
-    vtpm = vtpm_claims(subject)
+    vtpm = vtpm_claims(subject, findings)
     if vtpm is not None:
         claims["vtpm"] = vtpm
     return AttestationResult(

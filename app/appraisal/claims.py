@@ -1,17 +1,25 @@
 """Claims: what the evidence says, decoded, in AMD's field names.
 
 Byte strings are lower-case hexadecimal, security version numbers integers, bits booleans,
-with the raw value beside decoded bits; None means "not in this report version".
+with the raw value beside decoded bits; None means "not in this report version". What a quote says is
+repeated only where it is proven, from the root's chain down to the PCRs; None means "not proven".
 """
 
 import hashlib
 from dataclasses import asdict
 from typing import Any
 
+from app.appraisal.ak_checks import proof_method
+from app.appraisal.boot_checks import counts_plainly, proven_boot
+from app.appraisal.boot_claims import boot_claims, secure_boot
+from app.appraisal.findings import GENUINE, QUOTE, CheckId, Finding, Outcome
+from app.appraisal.quote import Quote
 from app.appraisal.subject import Subject
 from app.wire.manifest import KIND_NAMES, Manifest, uefi_mm_manifest
 from app.wire.report import SIGNING_KEY_NONE, SIGNING_KEY_VCEK, SIGNING_KEY_VLEK
 
+# A genuine report that an SVSM bound to its EK, a key in that EK's TPM, and what that key signed.
+_PROVE_QUOTE = GENUINE | QUOTE | {CheckId.VTPM_BINDING, CheckId.VTPM_EK_TEMPLATE}
 _SIGNING_KEYS = {SIGNING_KEY_VCEK: "vcek", SIGNING_KEY_VLEK: "vlek", SIGNING_KEY_NONE: "none"}
 
 
@@ -62,8 +70,8 @@ def snp_claims(subject: Subject) -> dict[str, Any]:
     }
 
 
-def vtpm_claims(subject: Subject) -> dict[str, Any] | None:
-    """What the manifest says, or None for a bare report."""
+def vtpm_claims(subject: Subject, findings: list[Finding]) -> dict[str, Any] | None:
+    """What the manifest says, and what a proven quote says; None for a bare report."""
     if subject.manifest is None or subject.manifest_bytes is None:
         return None
     ek = subject.ek
@@ -76,6 +84,41 @@ def vtpm_claims(subject: Subject) -> dict[str, Any] | None:
         "ek_sha256": hashlib.sha256(ek.encode()).hexdigest() if ek else None,
         "ek_template": ek.template if ek else None,
         "uefi_mm": _uefi_mm(subject.manifest),
+        **_quote_claims(subject, _proven_quote(subject, findings)),
+    }
+
+
+def _proven_quote(subject: Subject, findings: list[Finding]) -> Quote | None:
+    passed = {finding.check for finding in findings if finding.outcome is Outcome.PASSED}
+    return subject.quote if passed >= _PROVE_QUOTE else None
+
+
+def _quote_claims(subject: Subject, quote: Quote | None) -> dict[str, Any]:
+    boot = proven_boot(quote) if quote is not None else None
+    state = secure_boot(*boot) if boot is not None else None
+    clock = quote.attest.clock if quote is not None else None
+    plain = quote if quote is not None and counts_plainly(quote, subject.ek) else None
+    return {
+        "ak_name": quote.ak.name.hex() if quote else None,
+        "ak_alg": quote.ak.algorithm if quote else None,
+        "ak_binding": proof_method(subject, quote) if quote else None,
+        "pcr_selection": quote.info.selection.names() if quote else None,
+        "pcrs": _hexadecimal(quote) if quote else None,
+        "clock_ms": clock.clock_ms if clock else None,
+        "safe": clock.safe if clock else None,
+        # Other keys than those of the endorsement hierarchy are given blurred ones.
+        "reset_count": plain.attest.clock.reset_count if plain else None,
+        "restart_count": plain.attest.clock.restart_count if plain else None,
+        "tpm_firmware_version": f"0x{plain.attest.firmware_version:016x}" if plain else None,
+        "secure_boot": state.enabled if state is not None else None,
+        "boot": boot_claims(*boot) if boot is not None else None,
+    }
+
+
+def _hexadecimal(quote: Quote) -> dict[str, dict[str, str]]:
+    return {
+        bank: {str(pcr): value.hex() for pcr, value in registers.items()}
+        for bank, registers in quote.pcrs.names().items()
     }
 
 

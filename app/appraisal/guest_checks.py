@@ -26,17 +26,20 @@ _LAUNCH = "Launch the VM with another guest policy, or change policy.guest_polic
 def check_report_data(subject: Subject) -> Finding:
     """Is this report fresh, and is it about this manifest?
 
-    SVSM evidence: REPORT_DATA equals SHA-512(nonce || manifest). A bare report: it equals the
-    64 bytes that were given.
+    SVSM evidence: REPORT_DATA equals SHA-512(nonce || manifest), where in a session the nonce follows
+    from the relying party's. A bare report: it equals the 64 bytes that were given.
     """
     actual = subject.report.report_data
-    if subject.nonce is None:
+    nonce = subject.report_nonce
+    if nonce is None:
         why = "No nonce was given, so nothing tells a fresh report from a replayed one."
         return not_requested(CheckId.REPORT_DATA, actual.hex(), why)
     if subject.manifest_bytes is None:
-        expected, what = subject.nonce, "the expected REPORT_DATA"
+        expected, what = nonce, "the expected REPORT_DATA"
     else:
-        expected, what = expected_report_data(subject.nonce, subject.manifest_bytes), "nonce and manifest"
+        expected, what = expected_report_data(nonce, subject.manifest_bytes), "nonce and manifest"
+    if subject.session is not None:
+        what = "nonce, attestation key, channel and manifest"
     if actual == expected:
         why = f"REPORT_DATA is bound to {what}."
         return passed(CheckId.REPORT_DATA, expected.hex(), actual.hex(), why)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,8 +26,11 @@ from pydantic import (
 
 from app.wire.product import ProductLine
 from app.wire.tcb import TcbVersion
+from app.wire.tpm import algorithms as alg
+from app.wire.tpm.pcr import PCR_COUNT, PcrSelection
 
 MAX_LIST = 4096
+_BANKS = {alg.HASH_NAMES[one]: size for one, size in alg.HASH_SIZES.items()}  # bytes of a register
 _CPU = re.compile(r"^([0-9a-f]{2})/([0-9a-f]{2})/([0-9a-f]{2})$")
 
 
@@ -52,6 +55,39 @@ def _cpu(value: str) -> str:
     return value.lower()
 
 
+def _bank(value: str) -> str:
+    if value not in _BANKS:
+        raise ValueError(f"banks are {', '.join(_BANKS)}")
+    return value
+
+
+def _pcr(value: object) -> object:
+    """The number of a register; as the key of a JSON object it is a string."""
+    number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,2}", value) else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < PCR_COUNT:
+        raise ValueError(f"registers are numbered from 0 to {PCR_COUNT - 1}")
+    return number
+
+
+def _distinct(pcrs: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(pcrs)) != len(pcrs):
+        raise ValueError("a register is named twice")
+    return tuple(sorted(pcrs))
+
+
+def _in_order(banks: dict[str, Any]) -> dict[str, Any]:
+    """The order of the banks is part of what a TPM signs, and no document should have to care."""
+    return {name: banks[name] for name in sorted(banks)}
+
+
+def _digest_sizes(banks: dict[str, dict[int, tuple[bytes, ...]]]) -> dict[str, dict[int, tuple[bytes, ...]]]:
+    for name, registers in banks.items():
+        for pcr, values in registers.items():
+            if any(len(value) != _BANKS[name] for value in values):
+                raise ValueError(f"{name}, PCR {pcr}: want values of {_BANKS[name]} bytes")
+    return banks
+
+
 def _version(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"\d{1,3}\.\d{1,3}", value):
         raise ValueError('want "major.minor", quoted')
@@ -64,6 +100,7 @@ U64 = Annotated[int, Field(ge=0, le=0xFFFFFFFFFFFFFFFF)]
 Hex = Annotated[bytes, BeforeValidator(_from_hex), PlainSerializer(bytes.hex, return_type=str)]
 Hex16 = Annotated[Hex, Field(min_length=16, max_length=16)]
 Hex32 = Annotated[Hex, Field(min_length=32, max_length=32)]
+PcrValueList = Annotated[tuple[Hex, ...], Field(strict=False, min_length=1, max_length=MAX_LIST)]
 Hex48 = Annotated[Hex, Field(min_length=48, max_length=48)]
 ChipId = Annotated[Hex, AfterValidator(_chip_id)]
 CpuKey = Annotated[str, AfterValidator(_cpu)]
@@ -72,6 +109,11 @@ Version = Annotated[str, BeforeValidator(_version)]
 Date = Annotated[dt.date, Field(strict=False)]
 Line = Annotated[ProductLine, Field(strict=False)]
 Wish = Literal["any"] | bool
+Bank = Annotated[str, AfterValidator(_bank)]
+Pcr = Annotated[int, BeforeValidator(_pcr)]
+PcrList = Annotated[
+    tuple[Pcr, ...], Field(strict=False, min_length=1, max_length=PCR_COUNT), AfterValidator(_distinct)
+]
 
 
 class _Section(BaseModel):
@@ -147,6 +189,23 @@ class MitigationFloor(_Section):
     current: U64 = 0
 
 
+class VtpmWish(_Section):
+    """What is asked of the quote of the vTPM."""
+
+    require_quote: bool = False
+    # What is to be quoted, unless the request says otherwise: exactly these registers.
+    pcrs: Annotated[dict[Bank, PcrList], Field(min_length=1), AfterValidator(_in_order)] = {
+        "sha256": tuple(range(PCR_COUNT))
+    }
+    require_event_log: bool = False
+    secure_boot: Wish = "any"
+
+    @property
+    def selection(self) -> PcrSelection:
+        """`pcrs`, as a TPM has it."""
+        return PcrSelection.of(self.pcrs)
+
+
 TcbFloors = dict[Line, TcbFloor]
 MicrocodeFloors = dict[CpuKey, Byte]
 
@@ -178,6 +237,7 @@ class Checks(_Section):
     image_id: Hex16 | None = None
     chip_ids: tuple[ChipId, ...] = Field(default=(), strict=False, max_length=MAX_LIST)
     csp_ids: tuple[ShortText, ...] = Field(default=(), strict=False, max_length=MAX_LIST)
+    vtpm: VtpmWish = VtpmWish()
     required_claims: tuple[
         Literal[
             "instance-identity",
@@ -212,6 +272,10 @@ class VtpmReference(_Section):
         default=(), strict=False
     )
     ek_sha256: tuple[Hex32, ...] = Field(default=(), strict=False, max_length=MAX_LIST)
+    # Bank, register, values: a register with values must be quoted and hold one of them.
+    pcrs: Annotated[
+        dict[Bank, dict[Pcr, PcrValueList]], AfterValidator(_in_order), AfterValidator(_digest_sizes)
+    ] = {}
 
 
 class ReferenceValues(_Section):

@@ -8,11 +8,12 @@ from app.appraisal.findings import CheckId, Finding, Outcome, not_requested, pas
 from app.appraisal.subject import Subject
 
 # Any of these checks, once requested, asserts the claim. The others of AR4SI are never asserted:
-# nothing in this evidence speaks of file systems, stored data or data sources.
+# nothing in this evidence speaks of file systems, stored data or data sources. That an attestation
+# key is the EK's says nothing about an instance that somebody knows: an enrolled EK does.
 _ASSERTED_BY = {
     "hardware": {CheckId.CHAIN},
     "configuration": {CheckId.POLICY_DEBUG, CheckId.VMPL},
-    "executables": {CheckId.MEASUREMENT},
+    "executables": {CheckId.MEASUREMENT, CheckId.VTPM_PCRS},
     "runtime-opaque": {CheckId.SIGNATURE},
     "instance-identity": {CheckId.CHIP_ALLOWED, CheckId.VTPM_EK_ENROLLED},
 }

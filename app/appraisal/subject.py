@@ -6,6 +6,7 @@ from functools import cached_property
 
 from app.appraisal.findings import Profile
 from app.appraisal.policy import Policy
+from app.appraisal.quote import NO_EXPECTATION, Quote, QuoteExpectation
 from app.errors import WireError
 from app.trust.chain import ChainStatus
 from app.trust.crl import RevocationStatus
@@ -13,6 +14,7 @@ from app.trust.endorsements import Endorsements
 from app.wire.manifest import EkManifest, KeyListManifest, Manifest, manifest_ek, vtpm_manifest
 from app.wire.product import ProductLine
 from app.wire.report import AttestationReport
+from app.wire.session import Session
 from app.wire.tcb import TcbVersion
 from app.wire.tpm.public import TpmtPublic
 
@@ -30,11 +32,25 @@ class Subject:
     revocation: RevocationStatus
     policy: Policy
     at: datetime
+    quote: Quote | None = None
+    expectation: QuoteExpectation = NO_EXPECTATION
 
     @property
     def profile(self) -> Profile:
         """SVSM evidence has a manifest, a bare report has none."""
         return Profile.SNP if self.manifest is None else Profile.SVSM
+
+    @cached_property
+    def session(self) -> Session | None:
+        """The session of report and quote; None without a quote, and where no nonce is known."""
+        if self.quote is None or self.nonce is None:
+            return None
+        return Session(self.nonce, self.quote.ak.name, self.expectation.channel)
+
+    @property
+    def report_nonce(self) -> bytes | None:
+        """The 64 bytes that the SVSM was asked with, as far as the relying party knows."""
+        return self.session.report_nonce if self.session else self.nonce
 
     @cached_property
     def certified_line(self) -> ProductLine | None:

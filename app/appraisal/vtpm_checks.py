@@ -2,7 +2,8 @@
 
 import hashlib
 
-from app.appraisal.findings import QUOTE, QUOTED, CheckId, Finding, failed, not_requested, passed, warned
+from app.appraisal.findings import CheckId, Finding, failed, not_requested, passed, warned
+from app.appraisal.quote_checks import check_quote
 from app.appraisal.subject import Subject
 
 _NO_VTPM = "The manifest is about other services: it says nothing of a vTPM."
@@ -15,10 +16,7 @@ def check_vtpm(subject: Subject, *, fresh: bool, at_vmpl_0: bool) -> list[Findin
         _check_manifest_version(subject),
         _check_ek_template(subject),
         _check_ek_enrolled(subject),
-        *(
-            not_requested(check, None, "The evidence carries no quote over PCRs.")
-            for check in sorted(QUOTE | QUOTED)
-        ),
+        *check_quote(subject, bound=fresh and at_vmpl_0),
     ]
 
 

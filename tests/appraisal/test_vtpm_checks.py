@@ -81,7 +81,7 @@ CASES: list[tuple[CheckId, dict[str, Any], Outcome, str]] = [
         "does not list",
     ),
     (CheckId.VTPM_EK_ENROLLED, MM_ONLY, Outcome.NOT_REQUESTED, "nothing of a vTPM"),
-    (CheckId.VTPM_PCRS, {}, Outcome.NOT_REQUESTED, "no quote"),
+    (CheckId.VTPM_PCRS, {}, Outcome.NOT_REQUESTED, "knows no values"),
 ]
 
 

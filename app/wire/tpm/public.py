@@ -169,6 +169,15 @@ class TpmtPublic:
         digest = hashlib.new(alg.HASH_NAMES[self.name_alg], self.encode()).digest()
         return self.name_alg.to_bytes(2, "big") + digest
 
+    def qualified_name(self, parent: bytes) -> bytes:
+        """The qualified Name: nameAlg followed by the digest of the parent's and of the Name.
+
+        Args:
+            parent: the parent's qualified Name; of a primary key the four bytes of its hierarchy's handle.
+        """
+        digest = hashlib.new(alg.HASH_NAMES[self.name_alg], parent + self.name).digest()
+        return self.name_alg.to_bytes(2, "big") + digest
+
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """Read a bare TPMT_PUBLIC that fills `raw` (at most 1024 bytes).
