@@ -11,13 +11,14 @@ Construction, argument and test vectors: docs/session.md.
 import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from app.errors import NonceError
 from app.wire.binding import demand_nonce
 from app.wire.report import REPORT_SIZE, SIGNED_SIZE
 from app.wire.tpm.algorithms import HASH_SIZES
 
-CONSTRUCTION = "svsm-attest/session/1"
+CONSTRUCTION: Final = "svsm-attest/session/1"
 MAX_CHANNEL_SIZE = 64
 _SESSION = CONSTRUCTION.encode()
 _REPORT = _SESSION + b"/report"
