@@ -59,6 +59,7 @@ def make_simulator(settings: Settings, *, with_fault: bool = False) -> Simulator
         report_version=settings.simulator_report_version,
         signing_key=settings.simulator_signing_key,
         ek=_EK_KINDS[settings.simulator_ek],
+        vtpm=settings.simulator_vtpm,
         fault=settings.simulator_fault if with_fault else None,
         state_dir=settings.simulator_state_dir,
         with_certificates=settings.simulator_certificates,

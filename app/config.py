@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from app.errors import ConfigError
 from app.evidence.configfs import REPORT_DIRECTORY, TPM_DEVICE
 from app.evidence.simulator.faults import Fault
+from app.evidence.simulator.software_tpm import VtpmChoice
 from app.evidence.vtpm.event_log import EVENT_LOG
 from app.trust.kds import AMD_KDS
 from app.trust.names import VekKind
@@ -134,6 +135,7 @@ class Settings(BaseSettings):
     simulator_report_version: Annotated[Literal[2, 3, 5], BeforeValidator(_number)] = 5
     simulator_signing_key: VekKind = VekKind.VCEK
     simulator_ek: Literal["rsa2048", "p256", "p384"] = "rsa2048"
+    simulator_vtpm: VtpmChoice = VtpmChoice.AUTO
     simulator_fault: Fault | None = None
     simulator_certificates: bool = True
     simulator_state_dir: AnyPath = Field(default_factory=_default_state)

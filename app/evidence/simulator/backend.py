@@ -15,7 +15,7 @@ from app.evidence.backend import Cause, ProbeCheck, ProbeReport
 from app.evidence.pacing import DevicePacer, DeviceStalledError, PacerClosedError, RequestOverdueError
 from app.evidence.self_check import check_own_evidence
 from app.evidence.simulator.authority import CertificateAuthority
-from app.evidence.simulator.effect import NO_EFFECT
+from app.evidence.simulator.effect import NO_EFFECT, Effect
 from app.evidence.simulator.ek import EkKind, EkSource, SimulatedEk
 from app.evidence.simulator.endorsements import SimulatedEndorsements
 from app.evidence.simulator.faults import Fault
@@ -23,6 +23,7 @@ from app.evidence.simulator.guest import Blobs, LinuxGuest
 from app.evidence.simulator.kds import SimulatedKds
 from app.evidence.simulator.launch import Launch
 from app.evidence.simulator.processor import REPORT_VERSIONS, SecurityProcessor
+from app.evidence.simulator.software_tpm import SimulatedVtpm, VtpmChoice, find_swtpm
 from app.evidence.simulator.svsm import MANIFEST_VERSION, ManifestSource, Svsm
 from app.evidence.simulator.vault import Vault
 from app.evidence.worker_thread import run_in_daemon_thread
@@ -41,7 +42,11 @@ _log = structlog.get_logger(__name__)
 
 
 class SimulatorBackend:
-    """An EvidenceBackend without hardware: processor, SVSM, vTPM key and KDS in software.
+    """An EvidenceBackend without hardware: processor, SVSM, vTPM and KDS in software.
+
+    The vTPM is swtpm's where that is installed: `vtpm` is it, and starts with its first use. Where it
+    is not, there is a software key in place of the EK and no TPM behind it; `vtpm_missing` then says
+    why in a sentence without its full stop, and what would help.
 
     With a fault selected, evidence leaves without the check that an attester makes of its own:
     that check would stop most faults before a verifier could see them.
@@ -51,6 +56,7 @@ class SimulatorBackend:
         report_version: 2, 3 or 5.
         signing_key: whether a VCEK or a VLEK signs.
         ek: the kind of the vTPM's endorsement key, or who else supplies it.
+        vtpm: whether there is a TPM behind that key.
         fault: what shall be wrong, if anything.
         state_dir: where keys outlive the process; None makes new ones in every process.
         with_certificates: does the host offer a certificate table?
@@ -59,7 +65,8 @@ class SimulatorBackend:
         launch: what was settled when the guest started.
 
     Raises:
-        ConfigError: a report version that no firmware writes, or a fault that it cannot have.
+        ConfigError: a report version that no firmware writes, a fault that it cannot have, or no swtpm
+            where one is wanted.
         BackendError: the state directory cannot be used.
     """
 
@@ -73,6 +80,7 @@ class SimulatorBackend:
         report_version: int = 5,
         signing_key: VekKind = VekKind.VCEK,
         ek: EkKind | EkSource = EkKind.RSA_2048,
+        vtpm: VtpmChoice = VtpmChoice.AUTO,
         fault: Fault | None = None,
         state_dir: Path | None = None,
         with_certificates: bool = True,
@@ -97,10 +105,12 @@ class SimulatorBackend:
         issuer = CertificateAuthority(line, vault, label="impostor-") if effect.impostor else self.authority
         endorsements = SimulatedEndorsements(issuer, self.processor, effect)
         self.kds = SimulatedKds(endorsements, effect=effect)
-        ek_source = SimulatedEk(vault, ek) if isinstance(ek, EkKind) else ek
+        self.vtpm, self.vtpm_missing = _vtpm(vtpm, ek, vault, effect)
+        if fault is not None and effect.needs_tpm and self.vtpm_missing is not None:
+            raise ConfigError(f"the fault {fault.value}: {self.vtpm_missing}")
         services: dict[UUID, ManifestSource] = {
-            guid.SERVICE_VTPM: partial(effect.vtpm_manifest, ek_source, vault),
-            guid.SERVICE_UEFI_MM: UefiMmManifest(_SECURE_BOOT).encode,
+            guid.SERVICE_VTPM: partial(effect.vtpm_manifest, self.vtpm or _ek(ek, vault, effect), vault),
+            guid.SERVICE_UEFI_MM: UefiMmManifest(_SECURE_BOOT if effect.boot.secure_boot else 0).encode,
         }
         offers = with_certificates and effect.kds_status is None
         self._guest = LinuxGuest(
@@ -159,7 +169,7 @@ class SimulatorBackend:
             service=service,
             manifest_version=manifest_version,
             backend=self.name,
-            boot_id=self._boot_id,
+            boot_id=self.vtpm.boot_id if self.vtpm else self._boot_id,
             collected_at=datetime.now(UTC),
         )
 
@@ -172,15 +182,21 @@ class SimulatorBackend:
                 name="simulator", ok=True, detail=f"SIMULATED {what}: proves nothing about any hardware"
             )
         ]
+        if self.vtpm_missing is not None:
+            checks.append(
+                ProbeCheck(name="simulator-vtpm", ok=True, detail=f"report-only: {self.vtpm_missing}")
+            )
         if self.fault is not None:
             detail = f"{self.fault.value}: {self.fault.effect.what}; evidence leaves unchecked"
             checks.append(ProbeCheck(name="fault", ok=True, detail=detail))
         return ProbeReport(backend=self.name, simulated=self.simulated, checks=tuple(checks))
 
     async def aclose(self) -> None:
-        """Take no more requests; wait for the one in flight."""
+        """Take no more requests; wait for the one in flight, and switch the vTPM off."""
         self._pacer.close()
         await self._pacer.drain()
+        if self.vtpm is not None:
+            await run_in_daemon_thread(self.vtpm.close, name="simulator")
 
     async def _delayed(self, ask: Callable[[], Blobs]) -> Blobs:
         await asyncio.sleep(self._delay_s)
@@ -197,6 +213,30 @@ class SimulatorBackend:
                 remedy = f"Ask for manifest version {MANIFEST_VERSION}, the only one that it has"
             reason = f"the simulated SVSM refused ({error.strerror})"
             raise BackendError(Cause.SVSM_REFUSED, reason, remedy, errno=error.errno) from error
+
+
+def _vtpm(
+    choice: VtpmChoice, ek: EkKind | EkSource, vault: Vault, effect: Effect
+) -> tuple[SimulatedVtpm | None, str | None]:
+    """The vTPM, or why there is none."""
+    if not isinstance(ek, EkKind):
+        return None, "quotes need a TPM, and this EK comes from elsewhere"
+    if choice is VtpmChoice.NONE:
+        return None, "quotes need a TPM, and the setting simulator_vtpm=none leaves it out"
+    program = find_swtpm()
+    if program is not None:
+        return SimulatedVtpm(program, vault, ek=ek, effect=effect), None
+    missing = "quotes need a TPM, and swtpm is not installed (Debian, Ubuntu: apt install swtpm)"
+    if choice is VtpmChoice.SWTPM:
+        raise ConfigError(f"simulator_vtpm=swtpm: {missing}")
+    return None, missing
+
+
+def _ek(ek: EkKind | EkSource, vault: Vault, effect: Effect) -> EkSource:
+    """An EK without a TPM."""
+    if not isinstance(ek, EkKind):
+        return ek
+    return SimulatedEk(vault, ek, name="other-EK" if effect.other_ek else "EK")
 
 
 def _demand_possible(fault: Fault | None, report_version: int, signing_key: VekKind) -> None:

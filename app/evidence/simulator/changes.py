@@ -9,16 +9,19 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.evidence.simulator.authority import CrlRequest
-from app.evidence.simulator.ek import EkSource, SimulatedEk
+from app.evidence.simulator.ek import EkSource
 from app.evidence.simulator.processor import CSP_ID, PARTS
 from app.evidence.simulator.vault import Vault
 from app.evidence.simulator.vek_profile import VekRequest
 from app.wire.binding import expected_report_data
 from app.wire.bits import PlatformInfo
+from app.wire.event_log import EventLog
+from app.wire.evidence import QuoteEvidence
 from app.wire.manifest import KeyListManifest
 from app.wire.product import ProductLine
 from app.wire.report import REPORT_SIZE, SIGNED_SIZE, AttestationReport
 from app.wire.tpm import algorithms as alg
+from app.wire.tpm.pcr import PcrSelection, PcrValues
 from app.wire.tpm.public import EccKey, TpmtPublic
 
 ReportChange = Callable[[AttestationReport], AttestationReport]
@@ -28,6 +31,9 @@ _AZURE_ABI_MINOR = 31
 _FIXED_TPM = 0x00000002
 # fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign: a key for quotes
 _AK_ATTRIBUTES = 0x00050072
+_RESTRICTED = 0x00010000
+_CODE = slice(6, 10)  # of a TPM command
+_CREATE_PRIMARY = bytes.fromhex("00000131")
 _TWO_YEARS = timedelta(days=2 * 365)
 
 
@@ -218,6 +224,35 @@ def movable_ek(ek: EkSource, _vault: Vault) -> bytes:
     return replace(public, attributes=public.attributes & ~_FIXED_TPM).encode()
 
 
-def other_ek(_ek: EkSource, vault: Vault) -> bytes:
-    """A good EK, but not the one that this vTPM always had."""
-    return SimulatedEk(vault, name="other-EK").public()
+def unrestricted(command: bytes) -> bytes:
+    """A key that signs whatever it is given is made where the guest asked for an attestation key."""
+    template = command.find(_AK_ATTRIBUTES.to_bytes(4, "big"))
+    if command[_CODE] != _CREATE_PRIMARY or template < 0:
+        return command
+    attributes = (_AK_ATTRIBUTES & ~_RESTRICTED).to_bytes(4, "big")
+    return command[:template] + attributes + command[template + len(attributes) :]
+
+
+def fewer(selection: PcrSelection) -> PcrSelection:
+    """The last register is left out; where it is the only one of its bank, another one is quoted."""
+    *others, last = selection.banks
+    return PcrSelection((*others, replace(last, pcrs=last.pcrs[:-1] or (last.pcrs[0] ^ 1,))))
+
+
+def quote_signature(quote: QuoteEvidence) -> QuoteEvidence:
+    """One bit of the quote's signature is wrong."""
+    return replace(quote, signature=flipping(-1)(quote.signature))
+
+
+def quoted_value(quote: QuoteEvidence) -> QuoteEvidence:
+    """One bit of the first register's value is wrong."""
+    banks = quote.pcrs.names()
+    registers = next(iter(banks.values()))
+    pcr = next(iter(registers))
+    registers[pcr] = flipping(0)(registers[pcr])
+    return replace(quote, pcrs=PcrValues.of(banks))
+
+
+def forgetful(log: EventLog) -> EventLog:
+    """The log leaves out the last that was measured."""
+    return replace(log, events=log.events[:-1])

@@ -6,10 +6,14 @@ from typing import TypeVar
 
 from app.evidence.simulator.authority import CrlRequest
 from app.evidence.simulator.ek import EkSource
+from app.evidence.simulator.measured_boot import USUAL_BOOT, Boot
 from app.evidence.simulator.vault import Vault
 from app.evidence.simulator.vek_profile import VekRequest
 from app.wire.binding import expected_report_data
+from app.wire.event_log import EventLog
+from app.wire.evidence import QuoteEvidence
 from app.wire.report import AttestationReport
+from app.wire.tpm.pcr import PcrSelection
 
 T = TypeVar("T")
 
@@ -47,9 +51,19 @@ class Effect:
     other_chip: bool = False
     bind: Callable[[bytes, bytes], bytes] = expected_report_data
     vtpm_manifest: Callable[[EkSource, Vault], bytes] = ek_alone
+    other_ek: bool = False  # the vTPM has another seed than it always had
+    boot: Boot = USUAL_BOOT  # and measures
+    event_log: Callable[[EventLog], EventLog] = same
+    command: Callable[[bytes], bytes] = same  # of the guest, before it reaches the TPM
+    reboots: bool = False  # the VM boots again after every quote
+    qualifying: Callable[[bytes], bytes] = same  # of a quote
+    selection: Callable[[PcrSelection], PcrSelection] = same  # of a quote
+    quote: Callable[[QuoteEvidence], QuoteEvidence] = same  # once the TPM has made it
+    proof: Callable[[bytes], bytes] = same  # that the attestation key is in the same TPM as the EK
     kds_status: int | None = None  # the KDS answers this to everything, and evidence has no certificates
     vcek_only: bool = False  # about the chip's own key or id, which a VLEK's report has not
     since_version: int = 0  # about fields that older reports have not
+    needs_tpm: bool = False  # about quotes, which a software key has not
 
 
 NO_EFFECT = Effect("nothing is wrong")

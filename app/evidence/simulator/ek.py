@@ -21,11 +21,14 @@ class EkKind(StrEnum):
     P_256 = "p256"
     P_384 = "p384"
 
+    @property
+    def template(self) -> str:
+        """The name of the TCG's template for it."""
+        return _TEMPLATES[self]
 
-_CURVES: dict[EkKind, tuple[str, ec.EllipticCurve]] = {
-    EkKind.P_256: ("L-2", ec.SECP256R1()),
-    EkKind.P_384: ("H-3", ec.SECP384R1()),
-}
+
+_TEMPLATES = {EkKind.RSA_2048: "L-1", EkKind.P_256: "L-2", EkKind.P_384: "H-3"}
+_CURVES: dict[EkKind, ec.EllipticCurve] = {EkKind.P_256: ec.SECP256R1(), EkKind.P_384: ec.SECP384R1()}
 
 
 class EkSource(Protocol):
@@ -57,12 +60,13 @@ class SimulatedEk:
         Raises:
             BackendError: the vault cannot be used.
         """
+        prefix = PREFIXES[self.kind.template]
         if self.kind is EkKind.RSA_2048:
             modulus = self._vault.rsa_key(self._name, _RSA_BITS).public_key().public_numbers().n
-            return PREFIXES["L-1"] + modulus.to_bytes(_RSA_BITS // 8, "big")
-        template, curve = _CURVES[self.kind]
+            return prefix + modulus.to_bytes(_RSA_BITS // 8, "big")
+        curve = _CURVES[self.kind]
         point = self._vault.ec_key(self._name, curve).public_key().public_numbers()
         size = curve.key_size // 8
         # the prefix ends with the size of x; y has the same
         x, y = (coordinate.to_bytes(size, "big") for coordinate in (point.x, point.y))
-        return PREFIXES[template] + x + size.to_bytes(2, "big") + y
+        return prefix + x + size.to_bytes(2, "big") + y

@@ -11,6 +11,7 @@ from typing import Self
 from app.evidence.simulator import changes as to
 from app.evidence.simulator.effect import NO_EFFECT, Effect
 from app.evidence.simulator.launch import simulated_digest
+from app.evidence.simulator.measured_boot import Boot
 from app.wire.product import Cpuid
 from app.wire.report import CPUID_SINCE, MITIGATION_SINCE, SIGNING_KEY_NONE, VMPL_HOST, FirmwareVersion
 
@@ -19,6 +20,7 @@ _VENICE = Cpuid(family=0x1A, model=0x50, stepping=0)  # no chain is published fo
 _REPORT_ID, _S = 0x140, 0x2E8  # offsets into the report
 _TOO_MANY_REQUESTS, _NOT_FOUND = 429, 404
 _BINDING = ("vtpm.binding",)
+_QUOTED = ("vtpm.pcrs", "vtpm.event_log", "vtpm.secure_boot", "vtpm.boot_counters")
 
 
 class Fault(StrEnum):
@@ -293,7 +295,61 @@ class Fault(StrEnum):
         Effect("a manifest of version 1, which lists two keys", vtpm_manifest=to.key_list),
     )
     VTPM_EK_TEMPLATE = "vtpm.ek_template", Effect("the EK lacks fixedTPM", vtpm_manifest=to.movable_ek)
-    VTPM_EK_ENROLLED = "vtpm.ek_enrolled", Effect("a vTPM with another EK", vtpm_manifest=to.other_ek)
+    VTPM_EK_ENROLLED = "vtpm.ek_enrolled", Effect("a vTPM with another EK", other_ek=True)
+
+    # The vTPM's quotes. One that does not hold leaves everything unknown that is read from it.
+    VTPM_AK = (
+        "vtpm.ak",
+        Effect("the attestation key signs anything", also=_QUOTED, command=to.unrestricted, needs_tpm=True),
+    )
+    VTPM_AK_BINDING = (
+        "vtpm.ak_binding",
+        Effect("a challenge is answered wrongly", also=_QUOTED, proof=to.flipping(-1), needs_tpm=True),
+    )
+    QUOTE_SIGNATURE = (
+        "vtpm.quote.signature",
+        Effect("one bit of it is wrong", also=_QUOTED, quote=to.quote_signature, needs_tpm=True),
+    )
+    QUOTE_NONCE = (
+        "vtpm.quote.nonce",
+        Effect("the quote answers another nonce", also=_QUOTED, qualifying=to.inverted, needs_tpm=True),
+    )
+    QUOTE_SELECTION = (
+        "vtpm.quote.selection",
+        Effect("one register is not quoted", also=_QUOTED, selection=to.fewer, needs_tpm=True),
+    )
+    QUOTE_DIGEST = (
+        "vtpm.quote.digest",
+        Effect(
+            "a register's value is not the quoted one", also=_QUOTED, quote=to.quoted_value, needs_tpm=True
+        ),
+    )
+    VTPM_PCRS = (
+        "vtpm.pcrs",
+        Effect("another kernel was booted", boot=Boot(kernel="6.1.0-simulated"), needs_tpm=True),
+    )
+    VTPM_EVENT_LOG = (
+        "vtpm.event_log",
+        Effect(
+            "the event log lacks an event",
+            also=("vtpm.secure_boot",),
+            event_log=to.forgetful,
+            needs_tpm=True,
+        ),
+    )
+    VTPM_SECURE_BOOT = (
+        "vtpm.secure_boot",
+        Effect(
+            "the VM was booted without Secure Boot",
+            also=("vtpm.pcrs",),
+            boot=Boot(secure_boot=False),
+            needs_tpm=True,
+        ),
+    )
+    VTPM_BOOT_COUNTERS = (
+        "vtpm.boot_counters",
+        Effect("the VM boots again after every quote", reboots=True, needs_tpm=True),
+    )
 
     # The key distribution service. No verdict can come of it: the evidence carries no certificates.
     KDS_THROTTLED = "kds:throttled", Effect("the KDS answers 429", kds_status=_TOO_MANY_REQUESTS)

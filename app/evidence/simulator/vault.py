@@ -1,8 +1,8 @@
 """Where the simulator keeps its keys: a state directory, or only this process.
 
 Nothing here is secret in any useful sense: whoever trusts a simulated root trusts software,
-and every file says so. Still each is private to its owner, is written whole or not at all, and
-is never replaced, so that processes which start together agree on one key.
+and every file says so. Still each is private to its owner and is written whole or not at all. A key
+is never replaced, so that processes which start together agree on it.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -26,12 +26,12 @@ from app.evidence.backend import Cause
 
 PREFIX = "SIMULATED-"  # of every file name
 SECRET_SIZE = 32
-_MAX_FILE_SIZE = 0x10000
+_MAX_FILE_SIZE = 1 << 20
 _BANNER = "svsm-attest SIMULATED: made by software, for simulation only, proves nothing about hardware\n"
 _README = f"""{_BANNER}
 This directory holds the keys of a software security processor and of the certificate authority
-that vouches for it. Remove the directory to start over with new ones; whoever trusted the old
-root will then see an unknown one.
+that vouches for it, and the seeds of a software TPM. Remove the directory to start over with new
+ones; whoever trusted the old root will then see an unknown one.
 """
 
 Kept = TypeVar("Kept")
@@ -97,24 +97,50 @@ class Vault:
 
         return self._keep(f"{name}.cert.pem", make, x509.load_pem_x509_certificate)
 
+    def state(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """What was last kept under that name, or what `make` gives where nothing was yet.
+
+        Raises:
+            BackendError: the state directory cannot be used, or the file is empty.
+        """
+        return self._keep(f"{name}.state", make, _read_state)
+
+    def replace_state(self, name: str, content: bytes) -> None:
+        """Keep this under that name from now on. Of several processes, the last one's stays.
+
+        Raises:
+            BackendError: the state directory cannot be used.
+        """
+        file = f"{name}.state"
+        with self._lock, self._usable():
+            if self.directory is None:
+                self._memory[file] = content
+            else:
+                self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _write_over(self.directory / (PREFIX + file), content)
+
     def _keep(self, file: str, make: Callable[[], bytes], read: Callable[[bytes], Kept]) -> Kept:
         """What the file says, after making it where it is missing."""
-        with self._lock:
-            try:
-                raw = self._read(file)
-                if raw is None:
-                    raw = self._publish(file, make())
-            except OSError as error:
-                raise BackendError(
-                    Cause.PLATFORM,
-                    f"the simulator's state directory {self.directory} cannot be used: {error.strerror}",
-                    "Name a directory that this user may write, or none",
-                    errno=error.errno,
-                ) from error
+        with self._lock, self._usable():
+            raw = self._read(file)
+            if raw is None:
+                raw = self._publish(file, make())
         try:
             return read(raw)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise self.corrupt(file, str(error)) from error
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BackendError(
+                Cause.PLATFORM,
+                f"the simulator's state directory {self.directory} cannot be used: {error.strerror}",
+                "Name a directory that this user may write, or none",
+                errno=error.errno,
+            ) from error
 
     def corrupt(self, file: str, reason: str) -> BackendError:
         """The error for a file that does not hold what its name says."""
@@ -138,8 +164,7 @@ class Vault:
         if self.directory is None:
             self._memory[file] = content
             return content
-        if not self.directory.exists():
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, text in (("README.txt", _README.encode()), (PREFIX + file, content)):
             if not (self.directory / name).exists():
                 with contextlib.suppress(FileExistsError):
@@ -155,15 +180,29 @@ def _write_once(path: Path, content: bytes) -> None:
     Raises:
         FileExistsError: the name is taken.
     """
-    descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    with _written(path.parent, content) as temporary:
+        os.link(temporary, path)
+
+
+def _write_over(path: Path, content: bytes) -> None:
+    """Create or replace the file, whole or not at all, readable by its owner only."""
+    with _written(path.parent, content) as temporary:
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _written(directory: Path, content: bytes) -> Iterator[Path]:
+    """The content, safe on disk under a passing name."""
+    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=directory)
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.link(temporary, path)
+        yield temporary
     finally:
-        Path(temporary).unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def _key_pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
@@ -175,6 +214,12 @@ def _key_pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
 @lru_cache(maxsize=32)  # checking an RSA-4096 key takes 0.4 s: once per process is enough
 def _read_key(pem: bytes) -> PrivateKeyTypes:
     return serialization.load_pem_private_key(pem, password=None)
+
+
+def _read_state(raw: bytes) -> bytes:
+    if not raw:
+        raise ValueError("nothing is in it")
+    return raw
 
 
 def _read_secret(text: bytes) -> bytes:

@@ -9,6 +9,7 @@ from cryptography import x509
 
 from app.evidence.simulator.authority import CertificateAuthority
 from app.evidence.simulator.backend import SimulatorBackend
+from app.evidence.simulator.software_tpm import VtpmChoice
 from app.evidence.simulator.vault import Vault
 from app.wire.product import ProductLine
 
@@ -35,5 +36,5 @@ def milan_ark(milan: CertificateAuthority) -> x509.Certificate:
 
 @pytest.fixture(scope="session")
 def simulator(simulator_state: Path) -> "partial[SimulatorBackend]":
-    """SimulatorBackend, short of what a test wants to choose."""
-    return partial(SimulatorBackend, state_dir=simulator_state)
+    """SimulatorBackend, short of what a test wants to choose; without a TPM unless it chooses one."""
+    return partial(SimulatorBackend, state_dir=simulator_state, vtpm=VtpmChoice.NONE)

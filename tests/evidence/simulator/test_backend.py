@@ -17,6 +17,7 @@ from app.evidence.simulator.backend import SimulatorBackend
 from app.evidence.simulator.ek import EkKind
 from app.evidence.simulator.faults import Fault
 from app.evidence.simulator.launch import Launch
+from app.evidence.simulator.software_tpm import VtpmChoice
 from app.evidence.simulator.svsm import ServiceRefusedError
 from app.trust.names import VekKind
 from app.wire import guid
@@ -171,14 +172,14 @@ def test_a_state_directory_that_cannot_be_used_stops_the_start(tmp_path: Path) -
 def test_a_damaged_key_is_an_error_of_the_request(tmp_path: Path) -> None:
     (tmp_path / "SIMULATED-EK-rsa2048.key.pem").write_bytes(b"nothing")
     with pytest.raises(BackendError, match="damaged"):
-        collect(SimulatorBackend(state_dir=tmp_path, with_certificates=False))
+        collect(SimulatorBackend(state_dir=tmp_path, with_certificates=False, vtpm=VtpmChoice.NONE))
 
 
 def test_the_probe_says_what_it_is(simulator: Simulator) -> None:
     report = asyncio.run(simulator().probe())
     assert report.ready
     assert report.simulated
-    assert [check.name for check in report.checks] == ["simulator"]
+    assert [check.name for check in report.checks] == ["simulator", "simulator-vtpm"]
     assert "SIMULATED Milan, report version 5, VCEK" in report.checks[0].detail
 
 
@@ -187,8 +188,8 @@ def test_a_fault_shows_in_probe_and_log_and_leaves_unchecked(simulator: Simulato
         backend = simulator(fault=Fault.VMPL)
     assert AttestationReport.parse(collect(backend).report).vmpl == 2
     report = asyncio.run(backend.probe())
-    assert [check.name for check in report.checks] == ["simulator", "fault"]
-    assert report.checks[1].detail == "snp.vmpl: the guest's own report, at VMPL 2; evidence leaves unchecked"
+    assert [check.name for check in report.checks] == ["simulator", "simulator-vtpm", "fault"]
+    assert report.checks[2].detail == "snp.vmpl: the guest's own report, at VMPL 2; evidence leaves unchecked"
     assert [log["event"] for log in logs] == ["simulator_in_use", "simulator_fault"]
     assert {log["log_level"] for log in logs} == {"warning"}
     assert (logs[1]["fault"], logs[1]["self_check"]) == ("snp.vmpl", "off")
@@ -245,7 +246,7 @@ def test_a_slow_request_does_not_hold_up_the_event_loop(
 
 
 def test_without_a_state_directory_everything_is_new(simulator: Simulator) -> None:
-    backend = SimulatorBackend(with_certificates=False, ek=EkKind.P_256)
+    backend = SimulatorBackend(with_certificates=False, ek=EkKind.P_256, vtpm=VtpmChoice.NONE)
     evidence = collect(backend)
     assert evidence.manifest != collect(simulator(ek=EkKind.P_256)).manifest
     assert evidence.manifest == collect(backend).manifest
