@@ -29,6 +29,7 @@ def test_paths_are_those_of_the_contract(document: dict[str, Any]) -> None:
         ("/attest", "get"),
         ("/ek", "get"),
         ("/verify", "post"),
+        ("/ak-challenges", "post"),
         ("/livez", "get"),
         ("/readyz", "get"),
         ("/metrics", "get"),
