@@ -1,11 +1,9 @@
 """A TPM's commands as methods, over one channel."""
 
-from app.errors import TpmRefusedError
 from app.tpm.keys import KeyCommands
 from app.tpm.nv import NvCommands
 from app.tpm.pcrs import PcrCommands
 from app.tpm.sessions import SessionCommands
-from app.tpm.transport import Transport
 
 
 class Tpm(SessionCommands, KeyCommands, PcrCommands, NvCommands):
@@ -21,22 +19,3 @@ class Tpm(SessionCommands, KeyCommands, PcrCommands, NvCommands):
     method loads are the caller's to flush: `transient` and the other context managers do it however
     their block ends.
     """
-
-
-def emptied(transport: Transport, *, timeout_s: float = 5.0) -> Transport:
-    """The same channel, once all that a predecessor left in the TPM is flushed.
-
-    For the only user of a TPM that keeps what was loaded when its channel is closed: swtpm behind a
-    socket, /dev/tpm0. Not for /dev/tpmrm0, where the kernel does it.
-
-    Raises:
-        TpmUnavailableError: as every command; the channel is closed then.
-    """
-    try:
-        Tpm(transport, timeout_s=timeout_s).flush_all()
-    except TpmRefusedError:
-        pass  # not started up: nothing can be loaded
-    except BaseException:
-        transport.close()
-        raise
-    return transport

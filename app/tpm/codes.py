@@ -118,6 +118,8 @@ _FORMAT_1_NAMES = {
     0x0A5: "BINDING",
     0x0A6: "CURVE",
     0x0A7: "ECC_POINT",
+    0x0A8: "FW_LIMITED",
+    0x0A9: "SVN_LIMITED",
 }
 
 

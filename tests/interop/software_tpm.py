@@ -1,4 +1,4 @@
-"""A software TPM of its own for a test, and tpm2-tools to talk to it."""
+"""A software TPM of its own for a test: for tpm2-tools on a port, for our client on descriptors or a path."""
 
 import contextlib
 import os
@@ -16,6 +16,9 @@ import pytest
 STARTS_WITHIN_S = 10.0
 ANSWERS_WITHIN_S = 60.0  # making an RSA-3072 key takes its time
 _ATTEMPTS = 5
+# Control channel, swtpm_ioctl(3)
+CMD_GET_CAPABILITY = bytes.fromhex("00000001")
+CMD_INIT = bytes.fromhex("0000000200000000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,37 @@ class SoftwareTpm:
         return name
 
 
+@dataclass(frozen=True, slots=True)
+class BareTpm:
+    """A running TPM without anybody else to talk to it.
+
+    `data` is our end of the data channel, where it was inherited; the TPM listens at `path` otherwise.
+    """
+
+    process: "subprocess.Popen[bytes]"
+    control: socket.socket
+    data: socket.socket | None
+    path: Path
+
+    def reboot(self) -> None:
+        """What was not written to its state is gone; TPM2_Startup is due."""
+        self.control.sendall(CMD_INIT)
+        assert self.control.recv(4, socket.MSG_WAITALL) == bytes(4)
+
+    def freeze(self) -> None:
+        """It takes bytes, and does nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on where it was."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """It is gone, in the middle of whatever it does."""
+        self.process.kill()
+        self.process.wait(ANSWERS_WITHIN_S)
+
+
 def demand(*programs: str) -> None:
     """Skip the test, naming the first program that is not installed."""
     for program in programs:
@@ -100,6 +134,40 @@ def software_tpm(folder: Path) -> Iterator[SoftwareTpm]:
             process.send_signal(signal.SIGTERM)
             process.wait(ANSWERS_WITHIN_S)
     pytest.fail("swtpm did not start")
+
+
+@contextlib.contextmanager
+def bare_tpm(
+    folder: Path, *, listening: bool = False, flags: str = "not-need-init,startup-clear"
+) -> Iterator[BareTpm]:
+    """A TPM on descriptors that it inherits, or listening on a unix socket; it ends with the block.
+
+    The state is in `folder`: the same folder gives the same TPM.
+    """
+    demand("swtpm")
+    path = folder / "data"
+    ours, theirs = socket.socketpair()
+    control, its_control = socket.socketpair()
+    with ours, control:
+        with theirs, its_control:
+            data = ("--server", f"type=unixio,path={path}") if listening else ("--fd", str(theirs.fileno()))
+            process = subprocess.Popen(
+                [
+                    *("swtpm", "socket", "--tpm2", "--tpmstate", f"dir={folder}", *data),
+                    *("--ctrl", f"type=unixio,clientfd={its_control.fileno()}", "--flags", flags),
+                ],
+                pass_fds=(theirs.fileno(), its_control.fileno()),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        control.settimeout(ANSWERS_WITHIN_S)
+        try:
+            control.sendall(CMD_GET_CAPABILITY)
+            assert control.recv(100), "swtpm did not start"
+            yield BareTpm(process, control, None if listening else ours, path)
+        finally:
+            process.kill()  # also one that is frozen
+            process.wait(ANSWERS_WITHIN_S)
 
 
 def _free_pair() -> int:
