@@ -4,31 +4,45 @@ Imported by main and cli only. Nothing here runs or connects; whoever asks keeps
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
+import structlog
 
 from app.appraisal.policy import Policy, ReferenceMeasurement, ReferenceValues, default_policy
 from app.config import Settings
-from app.errors import CertificateError, ConfigError
+from app.errors import CertificateError, ConfigError, TpmUnavailableError
 from app.evidence.backend import EvidenceBackend
 from app.evidence.configfs import ConfigfsBackend
 from app.evidence.simulator.backend import SimulatorBackend
 from app.evidence.simulator.ek import EkKind
+from app.evidence.simulator.faulty_vtpm import FaultyVtpm
 from app.evidence.simulator.launch import Launch
+from app.evidence.vtpm.event_log import read_event_log
+from app.evidence.vtpm.vtpm import Vtpm
+from app.tpm.causes import TpmCause
+from app.tpm.transport import DeviceTransport
 from app.trust.certificates import MAX_BUNDLE_SIZE, MAX_CERTIFICATE_SIZE, load_certificates
 from app.trust.ek_authority import EkAuthority
 from app.trust.ek_certificate import TpmModel
 from app.trust.kds import KdsClient, KdsLimits
 from app.trust.roots import TrustRoots
+from app.trust.tls_end_point import server_end_point
 from app.verifier.ek_ca import EkCa
 from app.verifier.private_files import AppendLog, UnsafeFileError, read_private
 from app.verifier.single_use import MemorySingleUseStore
+from app.wire.session import Channel
 
 SIMULATOR_POLICY = "simulator"
+_SIMULATED = "the SIMULATED vTPM"
 _MAX_EK_NONCES = 10_000
 _EK_KINDS = {"rsa2048": EkKind.RSA_2048, "p256": EkKind.P_256, "p384": EkKind.P_384}
+
+_log = structlog.get_logger(__name__)
 
 
 def make_backend(settings: Settings) -> EvidenceBackend:
@@ -44,6 +58,7 @@ def make_backend(settings: Settings) -> EvidenceBackend:
             interval_s=settings.interval_s,
             timeout_s=settings.device_timeout_s,
             fetch_certificates=settings.fetch_certificates,
+            tpm_device=settings.tpm_device,
         )
     return make_simulator(settings, with_fault=True)
 
@@ -65,6 +80,63 @@ def make_simulator(settings: Settings, *, with_fault: bool = False) -> Simulator
         with_certificates=settings.simulator_certificates,
         interval_s=settings.interval_s if settings.simulates else 0.0,
     )
+
+
+def make_vtpm(
+    settings: Settings,
+    backend: EvidenceBackend,
+    observe: Callable[[str], AbstractContextManager[None]] | None = None,
+) -> Vtpm:
+    """The vTPM beside a source of evidence: the simulator's, or this machine's device.
+
+    There need not be one: whoever asks is told why not, and looks again with the next request.
+
+    Args:
+        settings: its device, event log and bounds.
+        backend: a simulator has its own.
+        observe: as Vtpm.
+    """
+    kind: Callable[..., Vtpm] = Vtpm
+    if isinstance(backend, SimulatorBackend) and backend.fault is not None:
+        kind = partial(FaultyVtpm, effect=backend.fault.effect)
+    make = partial(
+        kind, timeout_s=settings.tpm_timeout_s, max_waiting=settings.tpm_max_waiting, observe=observe
+    )
+    if not isinstance(backend, SimulatorBackend):
+        return make(
+            partial(DeviceTransport, settings.tpm_device),
+            name=str(settings.tpm_device),
+            event_log=partial(read_event_log, settings.tpm_event_log),
+        )
+    tpm = backend.vtpm
+    if tpm is None:
+        return make(partial(_no_tpm, backend.vtpm_missing), name=_SIMULATED, event_log=bytes)
+    template = _EK_KINDS[settings.simulator_ek].template
+    return make(tpm.open, name=_SIMULATED, event_log=tpm.event_log, ek_template=template)
+
+
+def make_end_point(settings: Settings) -> Channel | None:
+    """What a session can be bound to at this end: the certificate that the service presents, if it does.
+
+    Raises:
+        ConfigError: the certificate cannot be read.
+    """
+    path = settings.tls_certificate
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return server_end_point(file.read(MAX_BUNDLE_SIZE))
+    except OSError as error:
+        raise ConfigError(f"tls_certificate {path} cannot be read: {error.strerror}") from error
+    except CertificateError as error:
+        _log.warning("no_channel_binding", tls_certificate=str(path), reason=error.reason)
+        return None
+
+
+def _no_tpm(why: str | None) -> NoReturn:
+    remedy = "Install swtpm (Debian, Ubuntu: apt install swtpm), and start the service again"
+    raise TpmUnavailableError(TpmCause.MISSING, f"the simulator has no vTPM: {why}", remedy)
 
 
 def make_roots(settings: Settings) -> TrustRoots:

@@ -22,6 +22,7 @@ from app.api import (
     challenge_routes,
     ek_certificate_routes,
     health_routes,
+    key_routes,
     simulator_routes,
     verifier_routes,
 )
@@ -32,12 +33,21 @@ from app.api.problems import register_problems
 from app.api.readiness import Readiness
 from app.api.request_context import RequestContext
 from app.api.state import State
-from app.assembly import make_backend, make_ek_ca, make_kds, make_roots, simulator_policy
+from app.assembly import (
+    make_backend,
+    make_ek_ca,
+    make_end_point,
+    make_kds,
+    make_roots,
+    make_vtpm,
+    simulator_policy,
+)
 from app.attester.attester import Attester
 from app.config import Settings
 from app.errors import AttestError
 from app.evidence.backend import EvidenceBackend, ProbeCheck
 from app.evidence.simulator.backend import SimulatorBackend
+from app.evidence.vtpm.vtpm import Vtpm
 from app.telemetry.logs import configure_logging
 from app.telemetry.metrics import Metrics
 from app.trust.endorsements import EndorsementSource
@@ -49,6 +59,7 @@ from app.verifier.key_challenges import KeyChallenges
 from app.verifier.policies import PolicySet, read_policies, read_policy
 from app.verifier.single_use import MemorySingleUseStore
 from app.verifier.verifier import Verifier
+from app.wire.session import Channel
 
 _TITLE = "svsm-attest"
 _DESCRIPTION = """Attests and verifies the vTPM of an AMD SEV-SNP confidential VM that runs under an SVSM.
@@ -76,6 +87,8 @@ class _Plan:
     clock: Callable[[], datetime]
     metrics: Metrics
     backend: EvidenceBackend | None  # None for a mere verifier
+    vtpm: Vtpm | None  # in place of what the settings name
+    end_point: Channel | None  # where this service presents a TLS certificate itself
     roots: TrustRoots
     policies: PolicySet
     ek_ca: EkCa | None  # where the operator set one up
@@ -107,6 +120,7 @@ def create_app(
     *,
     clock: Callable[[], datetime] = utc_now,
     backend: EvidenceBackend | None = None,
+    vtpm: Vtpm | None = None,
 ) -> FastAPI:
     """Build the service.
 
@@ -114,6 +128,7 @@ def create_app(
         settings: as loaded; None loads them here, which is what a server does that gets a factory.
         clock: the time of appraisal.
         backend: where evidence comes from, in place of what the settings name.
+        vtpm: where quotes come from, in place of what backend and settings name.
 
     Raises:
         ConfigError: settings, trust roots or policies that cannot be used.
@@ -128,6 +143,8 @@ def create_app(
         clock=clock,
         metrics=Metrics(),
         backend=backend,
+        vtpm=vtpm,
+        end_point=make_end_point(settings) if settings.attests else None,
         roots=make_roots(settings) if settings.verifies else TrustRoots.amd(),
         policies=_policies(settings, backend),
         ek_ca=make_ek_ca(settings, clock) if settings.verifies else None,
@@ -160,6 +177,7 @@ def create_app(
     complete_openapi(app)
     if settings.attests:
         app.include_router(attester_routes.router)
+        app.include_router(key_routes.router)
     if settings.verifies:
         app.include_router(verifier_routes.router)
         app.include_router(ek_certificate_routes.router)
@@ -193,9 +211,12 @@ async def _build(plan: _Plan, stack: AsyncExitStack) -> State:
     trust = None
     if plan.backend is not None:
         stack.push_async_callback(plan.backend.aclose)
+        vtpm = plan.vtpm or make_vtpm(settings, plan.backend, plan.metrics.tpm_operation)
+        stack.push_async_callback(vtpm.aclose)
         state["attester"] = Attester(
-            plan.backend, interval_s=settings.interval_s, max_waiting=settings.max_waiting
+            plan.backend, interval_s=settings.interval_s, max_waiting=settings.max_waiting, vtpm=vtpm
         )
+        state["end_point"] = plan.end_point
     if plan.simulator is not None:
         state["simulator"] = plan.simulator
     if settings.verifies:

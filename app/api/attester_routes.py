@@ -4,18 +4,21 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from starlette.responses import JSONResponse
 
 from app.api.evidence_document import DirectBinding, EvidenceDocument, ManifestVersion
 from app.api.fields import Base64, Nonce, NonceText
 from app.api.media_types import JSON, Offers
 from app.api.openapi import problems
-from app.api.state import AttesterDep, MetricsDep
+from app.api.quote_request import ChannelWish, QuoteMembers
+from app.api.state import AttesterDep, EndPointDep, MetricsDep
 from app.api.strict_route import StrictRoute
-from app.attester.endorsement_key import EndorsementKey
+from app.attester.attester import QuoteWish
+from app.attester.endorsement_key import EndorsementKey, LiveState
 from app.errors import BackendError
 from app.wire.evidence import MEDIA_TYPE, Service
+from app.wire.session import Channel
 
 router = APIRouter(route_class=StrictRoute, tags=["attester"])
 
@@ -40,7 +43,7 @@ def _decimal(value: object) -> object:
     raise ValueError("want a decimal number of 32 bits")
 
 
-class AttestRequest(BaseModel):
+class AttestRequest(ChannelWish):
     """What the evidence is to be bound to, and what it is to be about."""
 
     model_config = ConfigDict(
@@ -50,7 +53,27 @@ class AttestRequest(BaseModel):
     nonce: Nonce = Field(description="64 bytes that nobody could foresee")
     service: Service = Field(default=Service.VTPM, description="what the SVSM shall vouch for")
     manifest_version: ManifestVersion = Field(default=0, description="version of the service's manifest")
-    binding: DirectBinding = Field(default="direct", description="REPORT_DATA = SHA-512(nonce || manifest)")
+    binding: DirectBinding = Field(
+        default="direct",
+        description="REPORT_DATA = SHA-512(nonce || manifest); with a quote, of the session's nonce",
+    )
+    quote: QuoteMembers | None = Field(
+        default=None, description="what the vTPM is to quote, in one session with the report"
+    )
+
+    @model_validator(mode="after")
+    def _demand_session(self) -> "AttestRequest":
+        if self.quote is None and self.channel_binding != "none":
+            raise ValueError("channel_binding is about a session: it takes a quote")
+        return self
+
+    def wish(self, end_point: Channel | None) -> QuoteWish | None:
+        """The quote that is wanted.
+
+        Raises:
+            HTTPException: as ChannelWish.channel.
+        """
+        return None if self.quote is None else self.quote.wish(self.channel(end_point))
 
 
 class AttestQuery(BaseModel):
@@ -66,6 +89,14 @@ class AttestQuery(BaseModel):
     binding: DirectBinding = Field(default="direct", description="REPORT_DATA = SHA-512(nonce || manifest)")
 
 
+class LiveEkDocument(BaseModel):
+    """The attested EK beside the one that the TPM has now."""
+
+    state: LiveState
+    name: str | None = Field(description="TPM Name of the TPM's EK, in hexadecimal", pattern="^[0-9a-f]+$")
+    why: str | None = Field(description="where they do not match, and what to do")
+
+
 class EkDocument(BaseModel):
     """The EK of the last attestation, in every form that somebody may want."""
 
@@ -78,11 +109,13 @@ class EkDocument(BaseModel):
     algorithm: str
     template: str | None = Field(description="the TCG EK template that it follows, or null")
     attested_at: datetime | None = Field(description="when the SVSM vouched for it")
+    live: LiveEkDocument
 
     @classmethod
     def of(cls, ek: EndorsementKey) -> "EkDocument":
         """The document of this key."""
-        public = ek.public
+        public, live = ek.public, ek.live
+        name = None if live.name is None else live.name.hex()
         return cls(
             tpmt_public=public.encode(),
             tpm2b_public=public.to_tpm2b(),
@@ -93,6 +126,7 @@ class EkDocument(BaseModel):
             algorithm=public.algorithm,
             template=public.template,
             attested_at=ek.attested_at,
+            live=LiveEkDocument(state=live.state, name=name, why=live.why),
         )
 
 
@@ -105,14 +139,20 @@ class EkDocument(BaseModel):
     operation_id="attest",
     summary="Evidence bound to a nonce",
 )
-async def attest(body: AttestRequest, attester: AttesterDep, metrics: MetricsDep) -> EvidenceDocument:
+async def attest(
+    body: AttestRequest, attester: AttesterDep, metrics: MetricsDep, end_point: EndPointDep
+) -> EvidenceDocument:
     """A report whose REPORT_DATA is bound to the nonce and to the manifest that comes with it.
+
+    With `quote` also what the vTPM says of its registers: both are bound to one session, and the quote
+    to the report.
 
     The device is asked once for every request, in the order of their arrival, with a pause between:
     an answer may take a while.
     """
+    wish = body.wish(end_point)
     with metrics.attestation():
-        evidence = await attester.attest(body.nonce, body.service, body.manifest_version)
+        evidence = await attester.attest(body.nonce, body.service, body.manifest_version, wish)
     return EvidenceDocument.from_evidence(evidence)
 
 
@@ -143,8 +183,8 @@ async def attest_by_url(
     summary="The vTPM's endorsement key",
 )
 async def ek(attester: AttesterDep) -> EkDocument:
-    """The EK that the last evidence was about; 503 as long as there was none."""
-    return EkDocument.of(_demand_ek(attester.last_ek))
+    """The EK that the last evidence was about, and whether the TPM still has it; 503 before the first."""
+    return EkDocument.of(_demand_ek(await attester.endorsement_key()))
 
 
 def _demand_ek(ek: EndorsementKey | None) -> EndorsementKey:

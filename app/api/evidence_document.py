@@ -68,6 +68,7 @@ class ChannelBinding(StrEnum):
         return cls[channel.name]
 
 
+Construction = Literal["svsm-attest/session/1"]
 DirectBinding = Annotated[Literal["direct"], BeforeValidator(refuse_merkle)]
 ManifestVersion = Annotated[int, Field(strict=True, ge=0, le=0xFFFFFFFF), BeforeValidator(_whole)]
 ShortText = Annotated[str, StringConstraints(max_length=256)]
@@ -92,7 +93,7 @@ class BindingDocument(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     type: Annotated[Literal["direct", "session"], BeforeValidator(refuse_merkle)] = "direct"
-    construction: Literal["svsm-attest/session/1"] | None = Field(
+    construction: Construction | None = Field(
         default=None, exclude_if=_is_none, description="of a session: how its values are derived"
     )
     channel_binding: ChannelBinding | None = Field(

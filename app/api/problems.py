@@ -23,6 +23,7 @@ from app.appraisal.findings import CheckId, Outcome, Tier
 from app.wire import certificate_table, report
 from app.wire.bits import PLATFORM_STRUCTURE, POLICY_STRUCTURE
 from app.wire.tcb import STRUCTURE as TCB_STRUCTURE
+from app.wire.tpm import credential, duplicate
 
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:svsm-attest:problem:"
@@ -55,6 +56,8 @@ _ALL = (
     ProblemType("uri-too-long", 414, "The URL is too long"),
     ProblemType("unsupported-media-type", 415, "The request body is not JSON"),
     ProblemType("evidence-malformed", 422, "The evidence is not what it claims to be"),
+    ProblemType("challenge-malformed", 422, "The challenge is not what it claims to be"),
+    ProblemType("challenge-refused", 422, "The TPM does not answer this challenge"),
     ProblemType("report-version-unsupported", 422, "The report has an unknown version"),
     ProblemType("rate-limited", 429, "Too many requests"),
     ProblemType("headers-too-large", 431, "The request headers are too large"),
@@ -209,6 +212,8 @@ def _refusal(request: Request, error: Exception) -> ProblemResponse:
             return problem_response(
                 request, kind, error.reason, verdict=verdict["verdict"], findings=_objections(verdict)
             )
+        case errors.ChallengeRefusedError():
+            return problem_response(request, TYPES["challenge-refused"], error.reason, remedy=error.remedy)
         case errors.PolicyError():
             return problem_response(
                 request, TYPES["policy-invalid"], str(error), pointer="/policy", place=error.place
@@ -233,6 +238,8 @@ def _malformed_evidence(request: Request, error: Exception) -> ProblemResponse:
                 "structure": error.structure,
                 "byte_offset": error.offset,
             }
+            if error.structure in _CHALLENGE:
+                kind = TYPES["challenge-malformed"]
             if isinstance(error, errors.UnsupportedVersionError):
                 members |= {"version": error.version, "supported": list(error.supported)}
                 if error.structure == report.STRUCTURE:
@@ -247,7 +254,15 @@ def _malformed_evidence(request: Request, error: Exception) -> ProblemResponse:
     raise error
 
 
+# Structures of a challenge; of the last, each kind of challenge has another member.
+_CHALLENGE = {
+    credential.ID_OBJECT: "/credential_blob",
+    duplicate.PUBLIC: "/public_area",
+    duplicate.DUPLICATE: "/duplicate",
+    credential.SEED: None,
+}
 _POINTERS = {
+    **_CHALLENGE,
     **dict.fromkeys(
         (report.STRUCTURE, TCB_STRUCTURE, POLICY_STRUCTURE, PLATFORM_STRUCTURE), "/evidence/report"
     ),

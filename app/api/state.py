@@ -13,6 +13,7 @@ from app.verifier.ek_ca import EkCa
 from app.verifier.key_challenges import KeyChallenges
 from app.verifier.policies import PolicySet
 from app.verifier.verifier import Verifier
+from app.wire.session import Channel
 
 
 class State(TypedDict, total=False):
@@ -21,6 +22,7 @@ class State(TypedDict, total=False):
     metrics: Metrics
     readiness: Readiness
     attester: Attester
+    end_point: Channel | None
     simulator: SimulatorBackend
     verifier: Verifier
     policies: PolicySet
@@ -43,6 +45,11 @@ async def _readiness(request: Request) -> Readiness:
 
 async def _attester(request: Request) -> Attester:
     found: Attester = request.state.attester
+    return found
+
+
+async def _end_point(request: Request) -> Channel | None:
+    found: Channel | None = request.state.end_point
     return found
 
 
@@ -69,6 +76,7 @@ async def _challenges(request: Request) -> KeyChallenges:
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 ReadinessDep = Annotated[Readiness, Depends(_readiness)]
 AttesterDep = Annotated[Attester, Depends(_attester)]
+EndPointDep = Annotated[Channel | None, Depends(_end_point)]
 SimulatorDep = Annotated[SimulatorBackend, Depends(_simulator)]
 VerifierDep = Annotated[Verifier, Depends(_verifier)]
 PoliciesDep = Annotated[PolicySet, Depends(_policies)]

@@ -3,10 +3,46 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from app.trust.tpm_key import pem
 from app.wire.manifest import manifest_ek, parse_manifest
 from app.wire.tpm.public import TpmtPublic
+
+
+class LiveState(StrEnum):
+    """Is the EK that the SVSM vouched for the one that the TPM has?"""
+
+    MATCHES = "matches"
+    DIFFERS = "differs"
+    NOT_COMPARED = "not-compared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveEk:
+    """The EK that the TPM has now, beside the attested one."""
+
+    state: LiveState
+    name: bytes | None = None  # of the TPM's, where it told one
+    why: str | None = None  # where they do not match
+
+    @classmethod
+    def compare(cls, attested: TpmtPublic, live: TpmtPublic) -> "LiveEk":
+        """Hold the attested key against the TPM's."""
+        if attested == live:
+            return cls(state=LiveState.MATCHES, name=live.name)
+        return cls(
+            state=LiveState.DIFFERS,
+            name=live.name,
+            why="The TPM makes another EK than the SVSM vouches for: its endorsement seed was changed"
+            " (TPM2_ChangeEPS) after the SVSM read the EK, whose manifest is stale then, or this TPM is"
+            " not the SVSM's. Restart the VM.",
+        )
+
+    @classmethod
+    def unknown(cls, why: str) -> "LiveEk":
+        """There was nothing to compare with."""
+        return cls(state=LiveState.NOT_COMPARED, why=why)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +51,7 @@ class EndorsementKey:
 
     public: TpmtPublic
     attested_at: datetime | None
+    live: LiveEk
 
     @property
     def sha256(self) -> str:

@@ -73,7 +73,6 @@ class Vtpm:
         ek_template: the TCG's name for the template of the EK, where no manifest has told it yet.
         timeout_s: for each method, its waiting for a turn included.
         max_waiting: how many may wait for their turn; more are refused at once.
-        self_check: hold every quote against what was asked before it leaves.
         observe: entered with the name of a method around all of it.
     """
 
@@ -86,14 +85,12 @@ class Vtpm:
         ek_template: str = COCONUT_EK,
         timeout_s: float = 30.0,
         max_waiting: int = 64,
-        self_check: bool = True,
         observe: Callable[[str], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.name = name
         self.ek_template = ek_template
         self._worker = TpmWorker(open_transport, timeout_s=timeout_s, max_waiting=max_waiting)
         self._event_log = event_log
-        self._self_check = self_check
         self._observe = observe or (lambda _: nullcontext())
         self._keys = KeptKeys()
         self._handed_out: dict[AkKind, int] = {}  # in which life of the TPM
@@ -221,9 +218,7 @@ class Vtpm:
             for _ in range(_QUOTE_ATTEMPTS):
                 pcrs = tpm.pcr_read(selection)
                 attest, signature = tpm.quote(ak.handle, data, selection)
-                if not self._self_check or is_own_quote(
-                    ak.public, attest, signature, qualifying=data, pcrs=pcrs
-                ):
+                if is_own_quote(ak.public, attest, signature, qualifying=data, pcrs=pcrs):
                     return QuoteEvidence(
                         ak_public=ak.public.encode(),
                         attest=attest,
