@@ -10,10 +10,11 @@ from omne_attest import vectors as omne
 from app.wire import b64, guid
 from app.wire.certificate_table import CertificateEntry, CertificateTable
 from app.wire.services_manifest import ServiceEntry, ServicesManifest
-from tests.wire.samples import COUNTING_EK, SWTPM_EK, p256_ek, p384_ek, report, signing_key, sized
+from tests.fuzz.boot_seeds import boot_seeds
+from tests.fuzz.tpm_seeds import KEYS, tpm_seeds
+from tests.wire.samples import SWTPM_EK, p256_ek, report, sized
 
 UEFI_MM = bytes.fromhex("0000000003000000")
-KEYS = (SWTPM_EK, COUNTING_EK, p256_ek(), p384_ek(), signing_key(), signing_key(curve="P-384"))
 KEY_LIST = struct.pack(">II", 1, len(KEYS)) + b"".join(sized(key) for key in KEYS)
 
 
@@ -41,14 +42,13 @@ def own() -> Iterator[tuple[str, bytes]]:
         yield "manifest", manifest
     for manifest in (SWTPM_EK, p256_ek(), KEY_LIST, UEFI_MM):
         yield "manifest", manifest
-    for key in KEYS:
-        yield "tpmt-public", key
-        yield "tpm2b-public", sized(key)
     yield "uefi-mm", UEFI_MM
     yield "tcb", bytes.fromhex("04000000000018db")
     yield "tcb-turin", bytes.fromhex("0102030400000047")
     for raw in (b"f", b"fo", b"foobar"):
         yield "base64", b64.encode(raw).encode()
+    yield from tpm_seeds()
+    yield from boot_seeds()
 
 
 def published(folder: Path) -> Iterator[tuple[str, bytes]]:

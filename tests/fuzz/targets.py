@@ -1,14 +1,7 @@
-"""Every reader of outside bytes, and what must hold once it has accepted some.
-
-A target is fed by hypothesis (tests/properties) and by atheris (fuzz_wire.py). It may refuse bytes
-with its typed error, which must name a place inside them; anything else that escapes is a bug.
-"""
+"""Every reader of outside bytes: reports, certificates and manifests here, the others by their own kind."""
 
 import base64
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from cryptography import x509
 
@@ -21,42 +14,10 @@ from app.wire.manifest import Manifest, parse_manifest, uefi_mm_manifest, vtpm_m
 from app.wire.report import SIGNED_SIZE, AttestationReport
 from app.wire.services_manifest import ServicesManifest
 from app.wire.tcb import TcbLayout, TcbVersion
-from app.wire.tpm.public import EccKey, TpmtPublic
 from app.wire.uefi_mm import UefiMmManifest
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Target(Generic[T]):
-    """A reader, what it may refuse with, and what holds for what it accepts."""
-
-    read: Callable[[bytes], T]
-    refusals: tuple[type[Exception], ...]
-    check: Callable[[bytes, T], None]
-
-    def feed(self, raw: bytes) -> bool:
-        """Read and check; True if the bytes were accepted.
-
-        Raises:
-            AssertionError: something does not hold, or a refusal points outside the bytes.
-            Exception: an error of another type than `refusals`.
-        """
-        try:
-            value = self.read(raw)
-        except self.refusals as error:
-            check_refusal(raw, error)
-            return False
-        self.check(raw, value)
-        return True
-
-
-def check_refusal(raw: bytes, error: Exception) -> None:
-    assert str(error)
-    if isinstance(error, WireError):
-        assert error.structure
-        assert error.reason
-        assert 0 <= error.offset <= len(raw), str(error)
+from tests.fuzz.boot_targets import BOOT_TARGETS
+from tests.fuzz.target import Target
+from tests.fuzz.tpm_targets import TPM_TARGETS
 
 
 def check_report(raw: bytes, report: AttestationReport) -> None:
@@ -87,19 +48,6 @@ def check_services_manifest(raw: bytes, manifest: ServicesManifest) -> None:
     assert len(again) == len(raw)
     assert again == raw or any(not entry.data for entry in manifest.entries)
     assert all(manifest.get(entry.guid) == entry.data for entry in manifest.entries[:64])
-
-
-def check_key(raw: bytes, key: TpmtPublic) -> None:
-    assert key.encode() == raw
-    assert TpmtPublic.from_tpm2b(key.to_tpm2b()) == key
-    assert len(key.name) in {34, 50, 66}
-    assert key.jwk()["kty"] == ("EC" if isinstance(key.key, EccKey) else "RSA")
-    assert key.template is None or key.encode()[:2] in {b"\0\1", b"\0\x23"}
-
-
-def check_tpm2b(raw: bytes, key: TpmtPublic) -> None:
-    assert key.to_tpm2b() == raw
-    check_key(raw[2:], key)
 
 
 def check_manifest(raw: bytes, manifest: Manifest) -> None:
@@ -178,8 +126,6 @@ TARGETS: dict[str, Target] = {  # type: ignore[type-arg]  # each has its own typ
     "certificate-table": Target(CertificateTable.parse, (WireError,), check_certificate_table),
     "services-manifest": Target(ServicesManifest.parse, (WireError,), check_services_manifest),
     "manifest": Target(parse_manifest, (WireError,), check_manifest),
-    "tpmt-public": Target(TpmtPublic.parse, (WireError,), check_key),
-    "tpm2b-public": Target(TpmtPublic.from_tpm2b, (WireError,), check_tpm2b),
     "uefi-mm": Target(UefiMmManifest.parse, (WireError,), check_uefi_mm),
     "tcb": Target(lambda raw: TcbVersion.parse(raw, TcbLayout.PRE_TURIN), (WireError,), check_tcb),
     "tcb-turin": Target(lambda raw: TcbVersion.parse(raw, TcbLayout.TURIN), (WireError,), check_tcb),
@@ -187,4 +133,6 @@ TARGETS: dict[str, Target] = {  # type: ignore[type-arg]  # each has its own typ
     "certificates": Target(read_certificates, (CertificateError,), check_certificates),
     "offered": Target(OfferedEndorsements.from_table, (WireError, CertificateError), check_offered),
     "crl": Target(read_crl, (CertificateError,), check_crl),
+    **TPM_TARGETS,
+    **BOOT_TARGETS,
 }

@@ -14,7 +14,13 @@ from app.wire.report import AttestationReport, FirmwareVersion, KeyInfo, Signatu
 from app.wire.services_manifest import ServiceEntry, ServicesManifest
 from app.wire.tcb import TcbLayout, TcbVersion
 from app.wire.tpm import algorithms as alg
+from app.wire.tpm.attest import Attest, CertifyInfo, ClockInfo, QuoteInfo
+from app.wire.tpm.credential import CredentialBlob, IdObject
+from app.wire.tpm.duplicate import ImportBlob, encode_public
+from app.wire.tpm.fields import to_tpm2b
+from app.wire.tpm.pcr import PcrSelection
 from app.wire.tpm.public import EccKey, RsaKey, TpmtPublic
+from app.wire.tpm.signature import EcdsaSignature, HmacSignature, RsaSignature
 from app.wire.uefi_mm import UefiMmManifest
 
 BYTE = st.integers(0, 0xFF)
@@ -107,6 +113,52 @@ def keys(draw: st.DrawFn) -> TpmtPublic:
         key=key,
     )
 
+
+pcr_selections = st.dictionaries(
+    st.sampled_from(("sha256", "sha384", "sha512")),
+    st.sets(st.integers(0, 23), min_size=1),
+    min_size=1,
+).map(PcrSelection.of)
+hash_algs = st.sampled_from(sorted(alg.HASH_SIZES))
+digests = hash_algs.flatmap(lambda one: octets(alg.HASH_SIZES[one]))
+names = hash_algs.flatmap(
+    lambda one: octets(alg.HASH_SIZES[one]).map(lambda digest: one.to_bytes(2, "big") + digest)
+)
+attests = st.builds(
+    Attest,
+    qualified_signer=names,
+    extra_data=st.binary(max_size=66),
+    clock=st.builds(ClockInfo, clock_ms=U64, reset_count=U32, restart_count=U32, safe=st.booleans()),
+    firmware_version=U64,
+    attested=st.one_of(st.builds(QuoteInfo, pcr_selections, digests), st.builds(CertifyInfo, names, names)),
+)
+integers = st.binary(min_size=1, max_size=48)
+tpm_signatures = st.one_of(
+    st.builds(
+        RsaSignature,
+        st.sampled_from((alg.RSASSA, alg.RSAPSS)),
+        hash_algs,
+        st.sampled_from((256, 384)).flatmap(octets),
+    ),
+    st.builds(EcdsaSignature, hash_algs, integers, integers),
+    hash_algs.flatmap(lambda one: st.builds(HmacSignature, st.just(one), octets(alg.HASH_SIZES[one]))),
+)
+seeds = st.one_of(
+    st.sampled_from((256, 384)).flatmap(octets),
+    st.tuples(integers, integers).map(lambda point: b"".join(map(to_tpm2b, point))),
+)
+id_objects = digests.flatmap(
+    lambda integrity: st.builds(
+        IdObject, st.just(integrity), st.binary(min_size=3, max_size=2 + len(integrity))
+    )
+)
+credentials = st.builds(CredentialBlob, id_objects, seeds)
+import_blobs = st.builds(
+    ImportBlob,
+    octets(32).map(encode_public),
+    st.tuples(digests, octets(74)).map(lambda parts: to_tpm2b(parts[0]) + parts[1]),
+    seeds,
+)
 
 ek_manifests = st.builds(EkManifest, keys())
 key_lists = st.builds(

@@ -1,6 +1,7 @@
 """Bytes from outside: only typed errors come out, soon, and without taking much memory."""
 
 import contextlib
+import struct
 import time
 import tracemalloc
 from itertools import chain
@@ -17,6 +18,7 @@ from tests.fuzz.seeds import own, published
 from tests.fuzz.targets import TARGETS
 from tests.properties.strategies import damaged
 from tests.wire.samples import patched
+from tests.wire.tpm import statements
 
 SEEDS: dict[str, tuple[bytes, ...]] = {
     name: tuple(raw for target, raw in own() if target == name) for name in TARGETS
@@ -82,6 +84,12 @@ def most_certificates() -> bytes:
     return head + bytes(65536 - len(head))
 
 
+def most_events() -> bytes:
+    head = next(raw for target, raw in own() if target == "event-log")[: 32 + 37]
+    empty = struct.pack("<IIIH32sI", 4, 4, 1, 0x000B, b"", 0)
+    return head + empty * ((2**20 - len(head)) // len(empty))
+
+
 LARGEST = {
     "report": bytes(2**20),
     "certificate-table": most_certificates(),
@@ -91,6 +99,11 @@ LARGEST = {
     "tpm2b-public": b"\xff\xff" + bytes(65535),
     "uefi-mm": bytes(2**20),
     "base64": b"A" * 2**20,
+    "attest": statements.QUOTE + bytes(2**20),
+    "tpmt-signature": statements.HMAC + bytes(2**20),
+    "credential-file": statements.TOOLS_HEAD + b"\xff\xff" + bytes(65535) + b"\xff\xff" + bytes(65535),
+    "import-blob": 3 * (b"\xff\xff" + bytes(65535)),
+    "event-log": most_events(),
 }
 
 
@@ -125,6 +138,13 @@ def test_sizes_that_an_input_claims_allocate_nothing() -> None:
         "manifest": bytes.fromhex("00000001ffffffff"),
         "tpmt-public": bytes.fromhex("0001000b00000000ffff"),
         "tpm2b-public": b"\xff\xff",
+        "attest": statements.QUOTE[:6] + b"\xff\xff",
+        "tpmt-signature": bytes.fromhex("0014000bffff"),
+        "pcr-selection": b"\xff\xff\xff\xff",
+        "credential-file": statements.TOOLS_HEAD + b"\xff\xff",
+        "import-blob": b"\xff\xff",
+        "uefi-variable": bytes(16) + b"\xff" * 16,
+        "uefi-image-load": b"\xff" * 32,
     }
     for name, raw in claims.items():
         assert not TARGETS[name].feed(raw)

@@ -14,9 +14,14 @@ from app.wire.manifest import parse_manifest
 from app.wire.report import AttestationReport, KeyInfo
 from app.wire.services_manifest import ServicesManifest
 from app.wire.tcb import TcbLayout, TcbVersion
+from app.wire.tpm.attest import Attest
+from app.wire.tpm.credential import CredentialBlob
+from app.wire.tpm.duplicate import ImportBlob
 from app.wire.tpm.public import TpmtPublic
+from app.wire.tpm.signature import parse_signature
 from app.wire.uefi_mm import UefiMmManifest
 from tests.fuzz.targets import TARGETS
+from tests.fuzz.tpm_targets import read_selection
 from tests.properties import strategies as of
 
 ANY_TCB = st.sampled_from(TcbLayout).flatmap(lambda layout: st.tuples(st.just(layout), of.tcbs(layout)))
@@ -27,6 +32,9 @@ VALUES: dict[str, tuple[st.SearchStrategy[Any], Any]] = {
     "manifest": (st.one_of(of.ek_manifests, of.key_lists, of.uefi_mm_manifests), parse_manifest),
     "tpmt-public": (of.keys(), TpmtPublic.parse),
     "uefi-mm": (of.uefi_mm_manifests, UefiMmManifest.parse),
+    "attest": (of.attests, Attest.parse),
+    "tpmt-signature": (of.tpm_signatures, parse_signature),
+    "pcr-selection": (of.pcr_selections, read_selection),
 }
 EXACT = sorted(set(VALUES) - {"certificate-table"})
 
@@ -105,3 +113,30 @@ def test_a_certificate_table_cut_short_is_refused(table: CertificateTable, data:
 @settings(deadline=None)
 def test_padding_says_nothing(table: CertificateTable, padding: int) -> None:
     assert CertificateTable.parse(table.encode() + bytes(padding)) == table
+
+
+@given(blob=of.credentials, data=st.data())
+@settings(deadline=None)
+def test_credentials(blob: CredentialBlob, data: st.DataObject) -> None:
+    file = blob.to_tools_file()
+    assert CredentialBlob.from_tools_file(file) == blob
+    assert CredentialBlob.parse(*blob.to_tpm2bs()) == blob
+    assert TARGETS["credential-file"].feed(file)
+    assert not TARGETS["credential-file"].feed(file[: data.draw(st.integers(0, len(file) - 1))])
+    assert not TARGETS["credential-file"].feed(file + data.draw(st.binary(min_size=1, max_size=64)))
+
+
+@given(blob=of.import_blobs, data=st.data())
+@settings(deadline=None)
+def test_import_blobs(blob: ImportBlob, data: st.DataObject) -> None:
+    parts = [blob.public_area, blob.duplicate, blob.encrypted_seed]
+    assert ImportBlob.parse(*parts) == blob
+    assert TARGETS["import-blob"].feed(b"".join(blob.to_tpm2bs()))
+    which = data.draw(st.integers(0, 2))
+    whole = parts[which]
+    for damaged in (
+        whole[: data.draw(st.integers(0, len(whole) - 1))],
+        whole + data.draw(st.binary(min_size=1, max_size=64)),
+    ):
+        with pytest.raises(WireError):
+            ImportBlob.parse(*[damaged if place == which else part for place, part in enumerate(parts)])
