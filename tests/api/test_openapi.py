@@ -30,6 +30,8 @@ def test_paths_are_those_of_the_contract(document: dict[str, Any]) -> None:
         ("/ek", "get"),
         ("/verify", "post"),
         ("/ak-challenges", "post"),
+        ("/ek-certificates", "post"),
+        ("/ek-certificates/nonces", "post"),
         ("/livez", "get"),
         ("/readyz", "get"),
         ("/metrics", "get"),
