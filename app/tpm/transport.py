@@ -28,7 +28,10 @@ _OPENING_CAUSES = {
     errno.ENODEV: TpmCause.MISSING,
     errno.ENXIO: TpmCause.MISSING,
     errno.ECONNREFUSED: TpmCause.MISSING,
+    errno.EBADF: TpmCause.MISSING,
+    errno.ENOTSOCK: TpmCause.MISSING,
     errno.EBUSY: TpmCause.IN_USE,
+    errno.EAGAIN: TpmCause.IN_USE,  # a unix socket where others wait already
     errno.EACCES: TpmCause.PERMISSION_DENIED,
     errno.EPERM: TpmCause.PERMISSION_DENIED,
 }
@@ -40,7 +43,8 @@ class Transport(Protocol):
     def exchange(self, command: bytes, *, timeout_s: float) -> bytes:
         """Send one command (10 to 4096 bytes) and return its answer, 10 to 4096 bytes, unread.
 
-        Blocks for at most `timeout_s`, waiting for other users of the channel included.
+        Blocks for at most `timeout_s`, waiting for other users of the channel included; on a device
+        for longer where the kernel does not come back (see DeviceTransport).
 
         Raises:
             TpmUnavailableError: no answer in time, a channel that is gone or spent, or bytes that
@@ -137,10 +141,16 @@ class _Channel(ABC):
 class DeviceTransport(_Channel):
     """A TPM device: /dev/tpmrm0, where the kernel keeps users apart, or /dev/tpm0, which takes one.
 
+    While the TPM works, the driver holds the lock that poll(2) takes: a deadline that passes then is
+    noticed when the driver gives the TPM up, which it does after minutes. What must not wait so long
+    talks to a device through a TpmWorker.
+
     Raises:
         TpmUnavailableError: no such device (tpm-missing), another user has it (tpm-in-use), no
             permission (tpm-permission-denied), or not a character device.
     """
+
+    _owes_answer = False
 
     def __init__(self, path: Path) -> None:
         try:
@@ -151,7 +161,6 @@ class DeviceTransport(_Channel):
             os.close(descriptor)
             raise unavailable(TpmCause.MISSING, f"{path} is not a character device")
         super().__init__(descriptor, str(path))
-        self._owes_answer = False
 
     @classmethod
     def over(cls, descriptor: int) -> Self:
@@ -161,7 +170,6 @@ class DeviceTransport(_Channel):
         """
         channel = cls.__new__(cls)
         _Channel.__init__(channel, descriptor, f"descriptor {descriptor}")
-        channel._owes_answer = False  # noqa: SLF001  # the same class
         return channel
 
     def _exchange(self, command: bytes, deadline: float) -> bytes:
