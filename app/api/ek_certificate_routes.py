@@ -9,13 +9,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from app.api.evidence_document import EvidenceDocument
 from app.api.fields import Nonce
 from app.api.media_types import JSON, Offers
 from app.api.openapi import problems
 from app.api.state import MetricsDep, PoliciesDep, VerifierDep
 from app.api.strict_route import StrictRoute
 from app.api.verdict_document import VerdictDocument
+from app.api.verify_request import AppraisalRequest
 from app.appraisal.findings import Tier
 from app.verifier.ek_ca import EkCa
 from app.wire import b64
@@ -46,13 +46,10 @@ class NonceDocument(BaseModel):
     expires_at: str = Field(description="RFC 3339")
 
 
-class CertificateRequest(BaseModel):
+class CertificateRequest(AppraisalRequest):
     """Evidence for a nonce of this verifier. The policy is the operator's: a request cannot choose one."""
 
-    model_config = ConfigDict(extra="forbid")
-
     nonce: Nonce = Field(description="from POST /ek-certificates/nonces; this request uses it up")
-    evidence: EvidenceDocument
 
 
 class CertificateDocument(BaseModel):
@@ -121,8 +118,14 @@ async def certify(
 
     The nonce is used up even where no certificate is given: the next attempt takes a new one.
     """
-    evidence = body.evidence.to_evidence()
-    issued = await ek_ca.issue(evidence, body.nonce, verifier=verifier, policy=policies.get())
+    issued = await ek_ca.issue(
+        body.evidence.to_evidence(),
+        body.nonce,
+        verifier=verifier,
+        policy=policies.get(),
+        expectation=body.expectation(),
+        answer=body.answer(),
+    )
     result, certificate = issued.result, issued.certificate
     metrics.appraisal(result.verdict.value, simulated=result.endorsements["simulated"])
     return JSONResponse(

@@ -116,16 +116,13 @@ class BootCountersDocument(BaseModel):
         return BootCounters(reset_count=self.reset_count, restart_count=self.restart_count, ek_name=name)
 
 
-class VerifyRequest(BaseModel):
-    """Evidence, the nonce it was asked for with, the policy to appraise it by, and what it was to say."""
+class AppraisalRequest(BaseModel):
+    """Evidence, the nonce it was asked for with, and what it was to say."""
 
     model_config = ConfigDict(extra="forbid")
 
     nonce: Nonce = Field(description="the nonce of the caller; of a bare report the expected REPORT_DATA")
     evidence: EvidenceDocument
-    policy: Annotated[
-        str | dict[str, Any] | None, BeforeValidator(_name_or_document), WithJsonSchema(_POLICY_SCHEMA)
-    ] = None
     pcrs: Pcrs | None = Field(
         default=None, description="the registers that were to be quoted; null: those of the policy"
     )
@@ -154,3 +151,11 @@ class VerifyRequest(BaseModel):
             WireError: as ChallengeAnswerDocument.answer.
         """
         return self.activation.answer() if self.activation else None
+
+
+class VerifyRequest(AppraisalRequest):
+    """Evidence, the nonce it was asked for with, the policy to appraise it by, and what it was to say."""
+
+    policy: Annotated[
+        str | dict[str, Any] | None, BeforeValidator(_name_or_document), WithJsonSchema(_POLICY_SCHEMA)
+    ] = None

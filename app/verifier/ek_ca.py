@@ -21,11 +21,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from app.appraisal.findings import CheckId, Outcome, Profile, Tier
 from app.appraisal.policy import Policy
+from app.appraisal.quote import NO_EXPECTATION, QuoteExpectation
 from app.appraisal.result import AttestationResult
 from app.errors import IssuerUnavailableError, NonceError, NotAffirmedError
 from app.trust.certificates import certificate_digest
 from app.trust.ek_authority import SIMULATED, EkAuthority
 from app.trust.ek_certificate import EkStatement, TpmModel, ek_certificate_builder
+from app.verifier.key_challenges import ChallengeAnswer
 from app.verifier.private_files import AppendLog, UnsafeFileError
 from app.verifier.single_use import SingleUseStore
 from app.verifier.verifier import Verifier
@@ -113,7 +115,14 @@ class EkCa:
         return nonce, now + NONCE_LIFETIME
 
     async def issue(
-        self, evidence: Evidence, nonce: bytes, *, verifier: Verifier, policy: Policy
+        self,
+        evidence: Evidence,
+        nonce: bytes,
+        *,
+        verifier: Verifier,
+        policy: Policy,
+        expectation: QuoteExpectation = NO_EXPECTATION,
+        answer: ChallengeAnswer | None = None,
     ) -> IssuedCertificate:
         """Appraise evidence for a nonce from `new_nonce`, which is used up by this, and certify its EK.
 
@@ -122,6 +131,8 @@ class EkCa:
             nonce: as it came.
             verifier: who appraises.
             policy: what is asked; the operator's, never the requester's.
+            expectation: what the requester knows of a quote; a policy may ask for one.
+            answer: to a challenge that was to show that its key is in the EK's TPM.
 
         Raises:
             NonceError: not a nonce of this verifier, or one that expired or was used.
@@ -132,7 +143,7 @@ class EkCa:
         """
         if await self._nonces.take(_KEY + nonce) is None:
             raise NonceError("not one that this verifier gave out, or expired, or used already")
-        result = await verifier.verify(evidence, nonce, policy)
+        result = await verifier.verify(evidence, nonce, policy, expectation=expectation, answer=answer)
         objections = [*_objections(result, policy), *self._wrong_kind(result)]
         if objections:
             raise NotAffirmedError("; ".join(objections), result.document())
