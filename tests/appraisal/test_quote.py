@@ -88,7 +88,7 @@ def test_an_hmac_is_a_signature_of_another_scheme_and_not_malformed() -> None:
 
 RSA = rsa_ak().public.encode()  # exponent at 18, modulus from 24
 KEYS: list[tuple[bytes, str]] = [
-    (RSA[:24] + bytes([RSA[24] & 0x7F]) + RSA[25:], "2047 bits, keyBits says 2048"),
+    (RSA[:24] + bytes([RSA[24] & 0x7F | 0x40]) + RSA[25:], "2047 bits, keyBits says 2048"),
     (RSA[:18] + (3).to_bytes(4, "big") + RSA[22:], "exponent 3 is not 65537"),
     (AK.public.encode()[:-1] + bytes([AK.public.encode()[-1] ^ 1]), "not on P-256"),
     (RSA[:-1] + bytes([RSA[-1] ^ 1]), "modulus is even"),
