@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import RenderableType
-from rich.text import Text
 
 from app.cli.terminal import BAD, CAUTION, FAINT, GOOD, STRONG, columns, styled
 
@@ -20,6 +19,7 @@ _OUTCOMES = {
 }
 _WORST_FIRST = tuple(_OUTCOMES)
 _DIGITS_SHOWN = 16
+_TELLING_PCRS = ("0", "4", "7")  # firmware, boot loaders, Secure Boot: PC Client Platform Firmware Profile
 
 _Claims = dict[str, Any]
 
@@ -49,11 +49,20 @@ def _key(document: dict[str, Any], prefix: str) -> str:
     return f"{algorithm} {_short(name)}" if name else "none"
 
 
+def _counters(document: dict[str, Any]) -> str:
+    reset, restart = _vtpm(document, "reset_count"), _vtpm(document, "restart_count")
+    return "none proven" if reset is None else f"reset {reset}, restart {restart}"
+
+
 def _pcrs(document: dict[str, Any]) -> str:
     banks = _vtpm(document, "pcrs")
     if not isinstance(banks, dict):
         return "none proven"
-    return ", ".join(f"{len(registers)} of {bank}" for bank, registers in banks.items())
+    shown = []
+    for bank, registers in banks.items():
+        values = " ".join(f"{pcr}={str(registers[pcr])[:8]}…" for pcr in _TELLING_PCRS if pcr in registers)
+        shown.append(f"{len(registers)} of {bank}: {values}".rstrip(": "))
+    return ", ".join(shown)
 
 
 def _boot(document: dict[str, Any]) -> str:
@@ -104,9 +113,7 @@ _LINKS = (
     ),
     _Link(
         name="quote",
-        what=lambda document: (
-            f"reset {_vtpm(document, 'reset_count')}, restart {_vtpm(document, 'restart_count')}"
-        ),
+        what=_counters,
         proof="the AK's signature, over this nonce and this report",
         checks=("vtpm.quote.signature", "vtpm.quote.nonce", "vtpm.quote.selection"),
     ),
@@ -138,8 +145,7 @@ def render_chain(document: dict[str, Any]) -> Iterator[RenderableType]:
         )
         for link in _LINKS
     ]
-    yield columns(rows, header=("Link", "", "What", "Proved by", "Checks"))
-    yield Text()
+    yield columns(rows, header=("Outcome", "Link", "What", "Proved by", "Checks"))
 
 
 def _outcomes(document: dict[str, Any]) -> dict[str, str]:

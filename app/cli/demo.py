@@ -135,9 +135,9 @@ def _show_trip(url: str, settings: Settings, *, as_json: bool) -> ExitCode:
         show(
             _step(5, "verify", f"POST /verify {_took(exchange)}", outcome),
             Text(),
-            *render_verdict(verdict),
-            Text(),
             *render_chain(verdict),
+            Text(),
+            *render_verdict(verdict),
         )
         if as_json:
             terminal.print_json(

@@ -12,21 +12,38 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command_line import COMMAND, Cli
+from tests.interop.software_tpm import demand
 
 STARTS_WITHIN_S = 90
 
 
 def test_the_round_trip_is_affirmed_and_says_that_it_is_simulated(cli: Cli) -> None:
+    demand("swtpm")
     ended = cli("demo")
     assert ended.status == 0, ended.err
     lines = ended.out.split("\n")
     assert lines[0].startswith("SIMULATED: ")
-    steps = [line.split()[1] for line in lines if re.match(r"  [123] ", line)]
-    assert steps == ["challenge", "attest", "verify"]
+    steps = [line.split()[1] for line in lines if re.match(r"  [1-5] ", line)]
+    assert steps == ["challenge", "key", "activate", "attest", "verify"]
+    links = re.findall(r"^(?:holds(?:, with a warning)?|not asked|broken)  +(\w+)(?: key)?  ", ended.out, re.MULTILINE)
+    assert links == ["root", "signing", "report", "SVSM", "EK", "AK", "quote", "PCRs", "boot"]
+    assert "broken" not in ended.out
+    assert re.search(r"^holds +PCRs +24 of sha256: 0=[0-9a-f]{8}", ended.out, re.MULTILINE)
+    assert re.search(r"^holds +boot +Secure Boot on ", ended.out, re.MULTILINE)
     assert "vTPM EK RSA-2048 (L-1)" in ended.out
     assert "passed     vtpm.binding" in ended.out
     assert re.search(r"^Verdict: AFFIRMING .*SIMULATED", ended.out, re.MULTILINE)
     assert "curl" not in ended.out
+
+
+def test_without_a_tpm_it_says_what_is_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SVSM_ATTEST_SIMULATOR_VTPM", "none")
+    ended = cli("demo")
+    assert ended.status == 0, ended.err
+    assert re.search(r"^  2 key +none: report only, no quote +.*swtpm", ended.out, re.MULTILINE)
+    assert re.search(r"^holds +EK ", ended.out, re.MULTILINE)
+    assert re.search(r"^not asked +AK +none ", ended.out, re.MULTILINE)
+    assert re.search(r"^not asked +quote +none proven ", ended.out, re.MULTILINE)
 
 
 def test_the_same_as_json(cli: Cli) -> None:
