@@ -68,7 +68,7 @@ def test_what_no_tpm_made_is_no_quote() -> None:
 
 
 @pytest.mark.parametrize("part", ["attest", "signature", "ak_public"])
-def test_sha_1_is_refused_by_name_or_number(part: str) -> None:
+def test_sha_1_is_refused_by_name(part: str) -> None:
     evidence = EVIDENCE
     if part == "attest":  # the bank
         raw = evidence.attest.replace(b"\x00\x00\x00\x01\x00\x0b\x03", b"\x00\x00\x00\x01\x00\x04\x03")
@@ -78,7 +78,7 @@ def test_sha_1_is_refused_by_name_or_number(part: str) -> None:
         raw = evidence.ak_public[:2] + b"\x00\x04" + evidence.ak_public[4:]
     error = refused(put(part, lambda _: raw))
     assert error.pointer == f"/evidence/quote/{part}"
-    assert "SHA-1" in error.reason or "0x0004" in error.reason
+    assert "SHA-1" in error.reason
 
 
 def test_an_hmac_is_a_signature_of_another_scheme_and_not_malformed() -> None:
