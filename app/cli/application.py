@@ -41,6 +41,7 @@ class _Commands(LazyGroup):
             "app.cli.selftest:selftest", "Check a VM from inside: everything attestation needs."
         ),
         "policy": LazyCommand("app.cli.policy:policy", "Check an appraisal policy, or write a first one."),
+        "ek-ca": LazyCommand("app.cli.ek_ca:ek_ca", "Set up the authority that certifies the EKs of vTPMs."),
         "health": LazyCommand("app.cli.health:health", "Ask the local service whether it is well."),
     }
 

@@ -33,14 +33,14 @@ def read_private(path: Path, limit: int) -> bytes:
         return os.read(descriptor, limit)
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Make a file of mode 0600, durably; one that exists is left alone.
+def write_new(path: Path, content: bytes, mode: int = _MODE) -> None:
+    """Make a file, durably, that others may do nothing with unless `mode` says so.
 
     Raises:
-        FileExistsError: the name is taken.
+        FileExistsError: the name is taken; what has it is left alone.
         OSError: it cannot be written; then there is none.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -7,7 +7,7 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from app.trust.ek_authority import CaAlgorithm, EkAuthority
-from app.verifier.private_files import write_private
+from app.verifier.private_files import write_new
 
 
 def authority_settings(folder: Path, *, simulated: bool = True) -> dict[str, Any]:
@@ -21,5 +21,5 @@ def authority_settings(folder: Path, *, simulated: bool = True) -> dict[str, Any
     )
     certificate, key = folder / "ca.pem", folder / "ca.key"
     certificate.write_bytes(made.certificate.public_bytes(Encoding.PEM))
-    write_private(key, made.key_pem())
+    write_new(key, made.key_pem())
     return {"ek_ca_certificate": certificate, "ek_ca_key": key, "ek_ca_log": folder / "issued.jsonl"}

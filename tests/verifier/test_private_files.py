@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.verifier.private_files import AppendLog, UnsafeFileError, read_private, write_private
+from app.verifier.private_files import AppendLog, UnsafeFileError, read_private, write_new
 
 
 def mode(path: Path) -> int:
@@ -100,7 +100,7 @@ def test_too_much_and_nothing_at_all(tmp_path: Path) -> None:
 def test_a_new_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        write_private(tmp_path / "key", b"content")
+        write_new(tmp_path / "key", b"content")
         AppendLog(tmp_path / "log").append({})
     finally:
         os.umask(before)
@@ -109,12 +109,12 @@ def test_a_new_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
 
 
 def test_a_file_that_exists_stays_as_it_is(tmp_path: Path) -> None:
-    write_private(tmp_path / "key", b"first")
+    write_new(tmp_path / "key", b"first")
     with pytest.raises(FileExistsError):
-        write_private(tmp_path / "key", b"second")
+        write_new(tmp_path / "key", b"second")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(FileExistsError):
-        write_private(tmp_path / "link", b"second")
+        write_new(tmp_path / "link", b"second")
     assert (tmp_path / "key").read_bytes() == b"first"
     assert not (tmp_path / "elsewhere").exists()
 
@@ -125,7 +125,7 @@ def test_half_a_file_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_private(tmp_path / "key", b"content")
+        write_new(tmp_path / "key", b"content")
     assert not (tmp_path / "key").exists()
 
 
