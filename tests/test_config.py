@@ -247,6 +247,42 @@ def test_tls_takes_both_files_and_makes_other_addresses_possible(
     assert (options["ssl_certfile"], options["ssl_keyfile"]) == (str(certificate), str(key))
 
 
+def test_an_ek_authority_takes_all_its_files_and_a_verifier(environment: Environment, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "ca.pem", tmp_path / "ca.key"
+    certificate.touch()
+    key.touch()
+    environment(EK_CA_CERTIFICATE=str(certificate))
+    together = "ek_ca_certificate, ek_ca_key, ek_ca_log go together"
+    assert refused() == [f"{together}: ek_ca_key, ek_ca_log missing"]
+    environment(EK_CA_KEY=str(key))
+    assert refused() == [f"{together}: ek_ca_log missing"]
+    environment(EK_CA_LOG=str(tmp_path / "issued.jsonl"))
+    assert Settings.load().ek_certificate_lifetime_s == 24 * 3600
+    environment(ROLE="attester")
+    (fault,) = refused()
+    assert fault.startswith("ek_ca_key is a verifier's")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EK_CERTIFICATE_LIFETIME_S", "59"),
+        ("EK_CERTIFICATE_LIFETIME_S", "86401"),
+        ("EK_TPM_MANUFACTURER", "AMD"),
+        ("EK_TPM_MANUFACTURER", "id:414D44"),
+        ("EK_TPM_VERSION", "id:0000000g"),
+        ("EK_TPM_VERSION", "id:00000000\n"),
+        ("EK_TPM_MODEL", "x" * 49),
+        ("EK_TPM_MODEL", "vTPM\x7f"),
+        ("EK_TPM_REVISION", "-1"),
+    ],
+)
+def test_what_an_ek_certificate_cannot_say(environment: Environment, name: str, value: str) -> None:
+    environment(**{name: value})
+    (fault,) = refused()
+    assert fault.startswith(f"SVSM_ATTEST_{name}=")
+
+
 def test_server_options_are_uvicorns(environment: Environment) -> None:
     environment(HOST="[::1]", PORT="0")
     options = Settings.load().server_options()
