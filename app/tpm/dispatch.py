@@ -31,6 +31,7 @@ CAP_PCRS = 5
 _CAP_PROPERTIES = 6
 _HANDLES_AT_ONCE = 64
 _MAX_HANDLES = 1024
+_NO_HANDLE = 0xFFFFFFFF  # the last number that a handle could have; no list goes on after it
 _PROPERTIES_AT_ONCE = 64
 
 
@@ -114,7 +115,7 @@ class Dispatcher:
             start = max(found) + 1 if found else first
             more, part = self.capability(_CAP_HANDLES, start, _HANDLES_AT_ONCE, _read_handles)
             found += part
-            if len(found) > _MAX_HANDLES or len(set(found)) != len(found):
+            if len(found) > _MAX_HANDLES or len(set(found)) != len(found) or _NO_HANDLE in found:
                 raise unavailable(TpmCause.MALFORMED_ANSWER, "the TPM lists handles twice, or without end")
             more = more and bool(part)  # the resource manager may have taken all of a part out
         return tuple(found)

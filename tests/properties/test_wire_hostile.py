@@ -72,6 +72,12 @@ def test_a_bit_string_inside_a_name_is_no_certificate() -> None:
     assert not TARGETS["certificates"].feed(patched(ark, (value, "03")))
 
 
+def test_a_tpm_that_lists_the_last_handle_of_all_and_says_that_there_are_more() -> None:
+    # Found by fuzzing: the next question would have begun after it, which no handle can say.
+    lists = "09 8001 00000017 00000000 01 00000001 00000001 ffffffff"
+    assert not TARGETS["tpm-answers"].feed(bytes.fromhex(lists))
+
+
 def most_services() -> bytes:
     count = (65536 - 24) // 24
     # GUIDs whose numbers are equal modulo 2^61 - 1 have one hash.
