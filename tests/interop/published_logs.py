@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from tests.interop.peers.builds import PeerAbsentError
@@ -36,7 +35,6 @@ class PublishedLog:
     banks: dict[str, dict[int, bytes]]
 
 
-@cache
 def published_logs() -> dict[str, PublishedLog]:
     """All of them by name.
 
@@ -66,10 +64,16 @@ def _module() -> Path:
             command, check=True, capture_output=True, text=True, timeout=_DOWNLOAD_TIMEOUT_S
         )
     except subprocess.CalledProcessError as error:
-        last_line = (error.stderr.strip() or error.stdout.strip() or "no message").splitlines()[-1]
-        raise PeerAbsentError(f"published event logs cannot be had: {last_line}") from error
+        raise PeerAbsentError(f"published event logs cannot be had: {_reason(error)}") from error
     except subprocess.TimeoutExpired as error:
         raise PeerAbsentError(
             f"published event logs were not fetched within {error.timeout:.0f} s"
         ) from error
     return Path(json.loads(done.stdout)["Dir"])
+
+
+def _reason(error: subprocess.CalledProcessError) -> str:
+    """What `go` wrote: an object with its error, or a line."""
+    if error.stdout.startswith("{"):
+        return str(json.loads(error.stdout).get("Error"))
+    return str((error.stderr.strip() or "no message").splitlines()[-1])

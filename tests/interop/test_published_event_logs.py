@@ -41,12 +41,14 @@ SHA1_ONLY = "Debian10GCE"
 # and an application that the firmware itself starts.
 STRICTER = "ArchLinuxWorkstation"
 BANKS = {"sha256": alg.SHA256, "sha384": alg.SHA384}
+Logs = dict[str, PublishedLog]
 FIRMWARE_PCRS = {*range(17), 23}
 
 
-def published(name: str) -> PublishedLog:
+@pytest.fixture(scope="session")
+def logs() -> Logs:
     try:
-        return published_logs()[name]
+        return published_logs()
     except PeerAbsentError as absent:
         pytest.skip(str(absent))
 
@@ -61,7 +63,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """go-eventlog behind a small program of ours, built from the module proxy."""
     build = Build(
         name="event-log-driver",
-        version="0",
+        version="0.0.2",
         toolchain="go",
         command=("go", "-C", str(DRIVER), "install", "."),
         folder_variable="GOBIN",
@@ -86,8 +88,8 @@ def ask(driver: Path, raw: bytes, banks: dict[str, dict[int, bytes]], *, state: 
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_a_real_log_replays_to_what_the_tpm_held(name: str) -> None:
-    case = published(name)
+def test_a_real_log_replays_to_what_the_tpm_held(name: str, logs: Logs) -> None:
+    case = logs[name]
     parsed = EventLog.parse(case.raw)
     assert parsed.encode() == case.raw
     for bank in quoted(case).names():
@@ -97,19 +99,18 @@ def test_a_real_log_replays_to_what_the_tpm_held(name: str) -> None:
     assert check_event_log(parsed, quoted(case)).outcome is Outcome.PASSED
 
 
-def test_every_published_log_is_read_or_named() -> None:
-    published(SHA1_ONLY)
-    assert set(published_logs()) == {*LOGS, SHA1_ONLY}
+def test_every_published_log_is_read_or_named(logs: Logs) -> None:
+    assert set(logs) == {*LOGS, SHA1_ONLY}
 
 
-def test_a_real_log_of_sha1_alone_is_refused() -> None:
+def test_a_real_log_of_sha1_alone_is_refused(logs: Logs) -> None:
     with pytest.raises(WireError, match="SHA-1 alone"):
-        EventLog.parse(published(SHA1_ONLY).raw)
+        EventLog.parse(logs[SHA1_ONLY].raw)
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_claims_from_a_real_log_beside_go_eventlog(name: str, driver: Path) -> None:
-    case = published(name)
+def test_claims_from_a_real_log_beside_go_eventlog(name: str, logs: Logs, driver: Path) -> None:
+    case = logs[name]
     parsed = EventLog.parse(case.raw)
     ours = boot_claims(parsed, proven_registers(parsed, quoted(case)))
     theirs = ask(driver, case.raw, {"sha256": case.banks["sha256"]}, state=True)["sha256"]
@@ -129,8 +130,8 @@ def test_claims_from_a_real_log_beside_go_eventlog(name: str, driver: Path) -> N
     assert (ours["kernel_command_line"] or "") == (theirs["command_line"] or "").rstrip("\0")
 
 
-def test_a_changed_real_log_no_longer_replays(driver: Path) -> None:
-    case = published("Ubuntu2404AmdSevSnp")
+def test_a_changed_real_log_no_longer_replays(logs: Logs, driver: Path) -> None:
+    case = logs["Ubuntu2404AmdSevSnp"]
     parsed = EventLog.parse(case.raw)
     fewer = EventLog(spec_id=parsed.spec_id, events=(*parsed.events[:40], *parsed.events[41:]))
     assert check_event_log(fewer, quoted(case)).outcome is Outcome.FAILED
@@ -138,9 +139,9 @@ def test_a_changed_real_log_no_longer_replays(driver: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_real_logs_beside_tpm2_eventlog(name: str, tmp_path: Path) -> None:
+def test_real_logs_beside_tpm2_eventlog(name: str, logs: Logs, tmp_path: Path) -> None:
     demand("tpm2_eventlog")
-    case = published(name)
+    case = logs[name]
     path = tmp_path / "log"
     path.write_bytes(case.raw)
     done = subprocess.run(["tpm2_eventlog", path], check=True, capture_output=True, text=True, timeout=60)
