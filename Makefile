@@ -47,7 +47,7 @@ kernel-test: $(VENV)/.test ## the configfs backend against a real kernel in QEMU
 image-test: $(VENV)/.test ## build the container image and run it for real
 	tests/image/run
 
-peers-test: $(VENV)/.test ## go-sev-guest's check and snpguest beside ours
+peers-test: $(VENV)/.test ## go-sev-guest's check, snpguest and the igvm crate beside ours
 	tests/interop/peers/run
 
 lock: ## pin every dependency again (needs uv)

@@ -222,7 +222,7 @@ def _read_platform(raw: bytes, offset: int) -> SupportedPlatform:
 
 def _read_policy(raw: bytes, offset: int) -> GuestPolicyHeader:
     policy, mask, reserved = _POLICY.unpack_from(raw, offset + PREFIX_SIZE)
-    _demand_zero(reserved, offset + PREFIX_SIZE + 12)
+    _demand_zero(reserved, offset + PREFIX_SIZE + 12, "a guest policy")
     return GuestPolicyHeader(offset=offset, mask=mask, policy=policy)
 
 
@@ -243,7 +243,7 @@ def _read_page(raw: bytes, offset: int) -> PageData:
         raise WireError(STRUCTURE, start + 16, f"page flags 0x{flags:x}, known are 0x{_PAGE_FLAGS:x}")
     if kind not in tuple(PageDataType):
         raise WireError(STRUCTURE, start + 20, f"page data type {kind} is unknown")
-    _demand_zero(reserved, start + 22)
+    _demand_zero(reserved, start + 22, "a page")
     return PageData(
         offset=offset,
         mask=mask,
@@ -266,7 +266,7 @@ def _read_context(raw: bytes, offset: int) -> VpContext:
     start = offset + PREFIX_SIZE
     gpa, mask, data_start, vp_index, reserved = _CONTEXT.unpack_from(raw, start)
     _demand_place(gpa, PAGE_SIZE, start)
-    _demand_zero(reserved, start + 18)
+    _demand_zero(reserved, start + 18, "a processor context")
     return VpContext(offset=offset, mask=mask, gpa=gpa, vp_index=vp_index, data_start=data_start)
 
 
@@ -278,7 +278,7 @@ def _read_required(raw: bytes, offset: int) -> MemoryRange:
         raise WireError(STRUCTURE, start + 12, f"{size} bytes of required memory, want whole pages")
     if flags & ~_VTL2_PROTECTABLE:
         raise WireError(STRUCTURE, start + 16, f"flags 0x{flags:x} of required memory, known is 1")
-    _demand_zero(reserved, start + 20)
+    _demand_zero(reserved, start + 20, "required memory")
     return MemoryRange(offset=offset, type=HeaderType.REQUIRED_MEMORY, mask=mask, gpa=gpa, size=size)
 
 
@@ -311,9 +311,9 @@ def _demand_place(gpa: int, size: int, offset: int, *, alignment: int = PAGE_SIZ
         raise WireError(STRUCTURE, offset, f"{size} bytes at 0x{gpa:x} pass the end of all addresses")
 
 
-def _demand_zero(value: int, offset: int) -> None:
+def _demand_zero(value: int, offset: int, what: str) -> None:
     if value:
-        raise WireError(STRUCTURE, offset, f"reserved field is 0x{value:x}, must be zero")
+        raise WireError(STRUCTURE, offset, f"reserved field of {what} is 0x{value:x}, must be zero")
 
 
 _READERS: dict[HeaderType, Callable[[bytes, int], Header]] = {

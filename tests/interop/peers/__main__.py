@@ -29,7 +29,6 @@ from tests.interop.peers.vectors import vector_cases
 from tests.interop.peers.verdict import Answer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-CACHE = REPOSITORY / ".run" / "peers"
 TABLE = Path(__file__).with_name("differences.toml")
 PARALLEL = 2
 
@@ -51,7 +50,7 @@ def main() -> int:
         return 0
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
-        cases = (*simulated_cases(Path(folder), CACHE / "simulator"), *_vector_cases())
+        cases = (*simulated_cases(Path(folder), builds.CACHE / "simulator"), *_vector_cases())
         with Ours.started(PARALLEL) as ours, ThreadPoolExecutor(PARALLEL) as pool:
             results = tuple(r for rs in pool.map(lambda case: _judge(case, peers, ours), cases) for r in rs)
     comparison = differences.compare(results, differences.load(TABLE))
@@ -63,7 +62,7 @@ def main() -> int:
 def _available_peers() -> Iterator[Peer]:
     for build, peer in _PEERS:
         try:
-            program = build.binary(CACHE)
+            program = build.binary(builds.CACHE)
         except builds.PeerAbsentError as reason:
             _skip(str(reason))
         else:

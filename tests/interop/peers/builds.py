@@ -1,15 +1,17 @@
 """The peers' published releases: which version, how it is built, where the binary is kept.
 
-Both are built by their own toolchain from its own registry into `.run/peers/`, once per
+All are built by their own toolchain from its own registry into `.run/peers/`, once per
 version. A toolchain or a registry that is not there is a named reason to skip, not a failure.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+CACHE = Path(__file__).resolve().parents[3] / ".run" / "peers"
 BUILD_TIMEOUT_S = 3600.0  # snpguest is 200 crates: four minutes on two idle cores, twenty on busy ones
 
 
@@ -86,4 +88,22 @@ SNPGUEST = Build(
     command=("cargo", "install", "--quiet", "--locked", "snpguest", "--version", _SNPGUEST),
     folder_variable="CARGO_INSTALL_ROOT",
     program="bin/snpguest",
+)
+
+# The igvm crate is a library: the program around it is ours, and a change of it is a new version.
+_DRIVER = Path(__file__).resolve().parents[1] / "igvm_driver"
+_DRIVER_DIGEST = hashlib.sha256(
+    b"".join((_DRIVER / name).read_bytes() for name in ("Cargo.toml", "Cargo.lock", "src/main.rs"))
+).hexdigest()[:8]
+
+IGVM_DRIVER = Build(
+    name="igvm-driver",
+    version=f"0.5.0-{_DRIVER_DIGEST}",
+    toolchain="cargo",
+    command=(
+        *("cargo", "install", "--quiet", "--locked", "--path", str(_DRIVER)),
+        *("--target-dir", str(CACHE / "igvm-driver-target")),
+    ),
+    folder_variable="CARGO_INSTALL_ROOT",
+    program="bin/igvm-driver",
 )

@@ -189,7 +189,7 @@ def test_numbers_outside_the_sections_are_no_types(number: int) -> None:
         ((platform(version=2),), "platform version 2"),
         ((platform(kind=files.NATIVE, boundary=1),), "NATIVE has no boundary"),
         ((platform(kind=files.VSM, boundary=1),), "VSM_ISOLATION has no boundary"),
-        ((platform(), policy(reserved=1)), "reserved field is 0x1"),
+        ((platform(), policy(reserved=1)), "reserved field of a guest policy is 0x1"),
         ((platform(), page(1)), "address 0x1 is no multiple of 0x1000"),
         ((platform(), page(PAGE, flags=files.TWO_MIB)), "no multiple of 0x200000"),
         ((platform(), page(0, flags=8)), "page flags 0x8"),
