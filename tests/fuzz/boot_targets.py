@@ -1,12 +1,20 @@
 """What firmware and its makers say of a boot: event logs, their events, IGVM files."""
 
 import contextlib
+import json
 from typing import Any
 
+from app.appraisal.boot_claims import boot_claims
+from app.appraisal.event_log_checks import check_event_log as judge_event_log
+from app.appraisal.event_log_checks import proven_registers
+from app.appraisal.findings import Outcome
+from app.cli.inspection.event_log import event_log_sheet
 from app.errors import WireError
 from app.wire.event_log import EventLog
 from app.wire.igvm.file import IgvmFile
 from app.wire.igvm.snp import SnpLaunch
+from app.wire.tpm import algorithms as alg
+from app.wire.tpm.pcr import PcrValues
 from app.wire.uefi_image_load import ImageLoad
 from app.wire.uefi_variable import UefiVariable
 from tests.fuzz.target import Target
@@ -15,8 +23,14 @@ from tests.wire.igvm.files import resealed
 
 def check_event_log(raw: bytes, log: EventLog) -> None:
     assert log.encode() == raw
-    for hash_alg in log.hash_algs:
-        assert len(log.replay(hash_alg)) == 24
+    banks = {alg.HASH_NAMES[one]: dict(enumerate(log.replay(one))) for one in log.hash_algs}
+    if banks:
+        values = PcrValues.of(banks)
+        assert judge_event_log(log, values).outcome is Outcome.PASSED
+        proven = proven_registers(log, values)
+        assert all(len(pcrs) == 24 for pcrs in proven.values())
+        assert json.dumps(boot_claims(log, proven))
+    assert json.dumps(event_log_sheet(log, len(raw)).to_json())
 
 
 def check_variable(raw: bytes, variable: UefiVariable) -> None:
