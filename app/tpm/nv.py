@@ -24,6 +24,7 @@ OWNER_WRITE = 1 << 1
 AUTH_WRITE = 1 << 2
 OWNER_READ = 1 << 17
 AUTH_READ = 1 << 18
+POLICY_READ = 1 << 19
 NO_DA = 1 << 25
 WRITTEN = 1 << 29
 # The owner writes; whoever reaches the TPM reads.
