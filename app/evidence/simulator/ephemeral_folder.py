@@ -16,6 +16,7 @@ from typing import Self
 
 PREFIX = "svsm-attest-vtpm-"
 _ATTEMPTS = 8
+_LEAST_DESCRIPTOR = 10  # a shell may use those below for what it is told to
 
 
 class EphemeralFolder:
@@ -77,9 +78,13 @@ def _lock(path: Path) -> int | None:
         OSError: the file system has no such locks.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        low = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        descriptor = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _LEAST_DESCRIPTOR)
+    finally:
+        os.close(low)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False)):

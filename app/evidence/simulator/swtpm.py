@@ -1,12 +1,15 @@
 """One swtpm process: a TPM 2.0 in software, spoken to over descriptors that it inherits.
 
-No port, no path: nobody else can speak to it, and it ends by itself when the process that started it
-does, in whatever way, because its data channel then reaches its end.
+No port, no path: nobody else can speak to it. It ends with the process that started it, in whatever
+way that ends, and swtpm alone would not: when its channels reach their end while it works on a command,
+swtpm 0.7 runs on for ever. So a shell waits for the end beside it.
 Source: swtpm(8); swtpm_ioctl(3) for the control channel.
 """
 
 import contextlib
 import os
+import select
+import signal
 import socket
 import subprocess
 import weakref
@@ -30,6 +33,20 @@ _REMEDY = (
     " home directory), or set SVSM_ATTEST_SIMULATOR_VTPM=none to do without quotes"
 )
 
+# Its stdin and stdout are swtpm's channels; its stderr is a pipe that nobody writes to, and which ends when
+# the last who has its other end does. What runs in the background has no terminal and no stdin.
+_GUARD = """
+messages=$1
+shift
+exec 8<&0 9>&1 </dev/null >/dev/null
+"$@" --fd 8 --ctrl type=unixio,clientfd=9 2>"$messages" &
+exec 8<&- 9>&-
+read -r end <&2
+kill -9 $!
+wait
+"""
+_GONE_WITHIN_S = 10.0
+
 _SocketPair = tuple[socket.socket, socket.socket]
 
 
@@ -37,8 +54,9 @@ class Swtpm:
     """A TPM from power-on to power-off; blocking, and for one thread at a time.
 
     Args:
-        process: a swtpm that was just started.
+        process: a swtpm and its guard that were just started; they are a process group.
         folder: where it keeps its state; goes with it.
+        guarded: a descriptor whose end is swtpm's.
         data: our end of the channel for commands.
         control: our end of the control channel.
     """
@@ -47,6 +65,7 @@ class Swtpm:
         self,
         process: "subprocess.Popen[bytes]",
         folder: EphemeralFolder,
+        guarded: int,
         data: socket.socket,
         control: socket.socket,
     ) -> None:
@@ -55,7 +74,7 @@ class Swtpm:
         self._folder = folder
         self._control = control
         # Also runs when nobody refers to this object any more, and when the interpreter ends.
-        self._end = weakref.finalize(self, _end, os.getpid(), process, folder, data, control)
+        self._end = weakref.finalize(self, _end, os.getpid(), process, folder, guarded, data, control)
 
     @classmethod
     def start(cls, program: str, state: bytes | None = None) -> Self:
@@ -100,30 +119,32 @@ class Swtpm:
                 undo.enter_context(channel)
             for channel in (its_data, its_control):
                 started.enter_context(channel)
-            messages = started.enter_context((folder.path / _MESSAGES).open("wb"))
-            process = subprocess.Popen(  # noqa: S603 (a program that was looked up, no shell)
+            end, guarded = os.pipe()
+            started.callback(os.close, end)
+            undo.callback(os.close, guarded)
+            process = subprocess.Popen(  # noqa: S603 (nothing in it comes from outside)
                 [
-                    program,
-                    "socket",
-                    "--tpm2",
-                    *("--tpmstate", f"dir={folder.path},mode=0600"),
-                    *("--fd", str(its_data.fileno())),
-                    *("--ctrl", f"type=unixio,clientfd={its_control.fileno()}"),
+                    *("/bin/sh", "-c", _GUARD, "swtpm", str(folder.path / _MESSAGES)),
+                    *(program, "socket", "--tpm2", "--tpmstate", f"dir={folder.path},mode=0600"),
                 ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=messages,
-                pass_fds=(its_data.fileno(), its_control.fileno(), folder.descriptor),
+                stdin=its_data.fileno(),
+                stdout=its_control.fileno(),
+                stderr=end,
+                pass_fds=(folder.descriptor,),
                 start_new_session=True,  # a Ctrl-C is meant for the service, which still needs it
             )
             control.settimeout(ANSWERS_WITHIN_S)
             undo.pop_all()
-            return cls(process, folder, data, control)
+            return cls(process, folder, guarded, data, control)
 
     @property
     def alive(self) -> bool:
         """Does it still run, and can its channel be used?"""
-        return self._process.poll() is None and not self.transport.spent
+        if self.transport.spent:
+            return False
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        return not poll.poll(0)  # it says nothing there unless it is asked: what is to be read is the end
 
     def power_cycle(self) -> None:
         """Switch it on, or off and on again: what is not in its state is gone.
@@ -134,8 +155,10 @@ class Swtpm:
         try:
             self._control.sendall(_CMD_INIT)
             result = self._control.recv(_RESULT_SIZE, socket.MSG_WAITALL)
+        except TimeoutError as error:
+            raise self._failed(f"no answer within {ANSWERS_WITHIN_S:g} s") from error
         except OSError as error:
-            raise self._failed(str(error.strerror or error)) from error
+            raise self._failed("it ended") from error
         if len(result) != _RESULT_SIZE:
             raise self._failed("it ended")
         if any(result):
@@ -174,14 +197,22 @@ class Swtpm:
 
 
 def _end(
-    owner: int, process: "subprocess.Popen[bytes]", folder: EphemeralFolder, *channels: socket.socket
+    owner: int,
+    process: "subprocess.Popen[bytes]",
+    folder: EphemeralFolder,
+    guarded: int,
+    *channels: socket.socket,
 ) -> None:
     if os.getpid() != owner:  # a fork of the owner has a copy of this object, not the TPM
         return
     for channel in channels:
         channel.close()
-    process.kill()
-    process.wait()
+    os.close(guarded)
+    try:
+        process.wait(_GONE_WITHIN_S)  # the guard ends swtpm, and takes note of its end
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     folder.remove()
 
 
