@@ -12,13 +12,17 @@ from app.cli.inspection.event_log import event_log_sheet
 from app.errors import WireError
 from app.wire.event_log import EventLog
 from app.wire.igvm.file import IgvmFile
+from app.wire.igvm.kvm import kvm_faults
 from app.wire.igvm.snp import SnpLaunch
+from app.wire.launch_digest import depends_on_zero_pages, launch_digest, page_counts
 from app.wire.tpm import algorithms as alg
 from app.wire.tpm.pcr import PcrValues
 from app.wire.uefi_image_load import ImageLoad
 from app.wire.uefi_variable import UefiVariable
 from tests.fuzz.target import Target
 from tests.wire.igvm.files import resealed
+
+MANY_PAGES = 1024  # what a few bytes can claim takes seconds to hash
 
 
 def check_event_log(raw: bytes, log: EventLog) -> None:
@@ -54,6 +58,10 @@ def check_igvm(raw: bytes, file: IgvmFile) -> None:
         launch = SnpLaunch.of(file)
         assert len(launch.steps) <= len(file.headers)
         assert all(launch.vmsa(context).vmpl < 256 for context in launch.contexts)
+        assert all(0 < fault.offset < len(raw) for fault in kvm_faults(launch))
+        if page_counts(launch).total() < MANY_PAGES:
+            digests = {launch_digest(launch, native_zero=native) for native in (False, True)}
+            assert len(digests) == 1 + depends_on_zero_pages(launch)
 
 
 BOOT_TARGETS: dict[str, Target[Any]] = {
