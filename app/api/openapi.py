@@ -131,7 +131,7 @@ _EXAMPLE_MEMBERS: dict[str, dict[str, Any]] = {
             {
                 "check": "snp.measurement",
                 "outcome": "warned",
-                "why": "No reference value is known for this launch digest: the code is unrecognised.",
+                "why": "The launch digest is svsm 2026.05, which the policy calls deprecated.",
             }
         ],
     },

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from app.appraisal.findings import CheckId, Finding, Outcome, failed, not_requested, passed, warned
+from app.appraisal.nearest_measurement import in_force, nearest
 from app.appraisal.policy import ReferenceMeasurement
 from app.appraisal.subject import Subject
 from app.wire.binding import SVSM_VMPL, expected_report_data
@@ -162,9 +163,7 @@ def check_measurement(subject: Subject) -> Finding:
     actual = subject.report.measurement.hex()
     known = known_measurement(subject)
     if known is None:
-        why = "No reference value is known for this launch digest: the code is unrecognised."
-        remedy = "Compute or capture the expected digest and add it to reference_values.measurements."
-        return warned(CheckId.MEASUREMENT, "a known launch digest", actual, why, remedy)
+        return _unknown_measurement(subject)
     if known.state == "denied":
         why = f"The launch digest is {known.name}, which the policy denies."
         return failed(CheckId.MEASUREMENT, "no denied digest", actual, why)
@@ -177,6 +176,28 @@ def check_measurement(subject: Subject) -> Finding:
         why = f"The launch digest is {known.name}, which the policy calls deprecated."
         return warned(CheckId.MEASUREMENT, "a current launch digest", actual, why, "Update the VM's image.")
     return passed(CheckId.MEASUREMENT, known.name, actual, f"The launch digest is {known.name}.")
+
+
+def _unknown_measurement(subject: Subject) -> Finding:
+    """What the launch digest may have been meant to be: see app.appraisal.nearest_measurement."""
+    digest, references = subject.report.measurement, subject.policy.reference_values.measurements
+    unknown = "No reference value is known for this launch digest, so the code is unrecognised"
+    close = nearest(digest, references)
+    if close is not None:
+        known, mistake = close
+        why = f"{unknown}; nearest is {known.name} ({known.state}), {mistake}."
+        remedy = (
+            "Compute the digest again with `svsm-attest measure`, and compare it with the reference value."
+        )
+        return warned(CheckId.MEASUREMENT, known.value.hex(), digest.hex(), why, remedy)
+    names = in_force(references, subject.at.date())
+    expected = f"a known launch digest: {names}" if names else "a known launch digest"
+    why = f"{unknown}; {'none resembles it' if references else 'the policy has none'}."
+    remedy = (
+        "Compute the expected digest with `svsm-attest measure`, or capture it, and add it to"
+        " reference_values.measurements."
+    )
+    return warned(CheckId.MEASUREMENT, expected, digest.hex(), why, remedy)
 
 
 def is_passed(findings: list[Finding], check: CheckId) -> bool:
