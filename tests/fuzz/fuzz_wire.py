@@ -8,11 +8,13 @@ join the seeds where SVSM_ATTEST_VECTORS names their folder.
 """
 
 import hashlib
+import logging
 import os
 import sys
 from pathlib import Path
 
 import atheris  # type: ignore[import-untyped]  # lives in an environment of its own
+import structlog
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
@@ -47,6 +49,7 @@ def main(arguments: list[str]) -> None:
     rest = [argument for argument in arguments if argument not in chosen]
     for folder in [argument for argument in rest[1:] if not argument.startswith("-")][:1]:
         _seed(Path(folder), names)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     atheris.Setup(rest, one_input)
     atheris.Fuzz()
 

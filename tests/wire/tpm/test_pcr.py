@@ -37,6 +37,19 @@ def test_selections_by_name_and_as_bytes(banks: dict[str, list[int]], raw: str) 
     assert selection.names() == {name: sorted(pcrs) for name, pcrs in banks.items()}
 
 
+@pytest.mark.parametrize(
+    ("banks", "text"),
+    [
+        ({"sha256": range(24)}, "sha256:0-23"),
+        ({"sha256": [7]}, "sha256:7"),
+        ({"sha256": [0, 1, 3, 5, 6, 7, 23]}, "sha256:0-1,3,5-7,23"),
+        ({"sha384": [0, 2], "sha256": [1]}, "sha384:0,2+sha256:1"),
+    ],
+)
+def test_selections_in_short(banks: dict[str, list[int]], text: str) -> None:
+    assert str(PcrSelection.of(banks)) == text
+
+
 def test_the_order_of_banks_is_part_of_a_selection_and_that_of_registers_is_not() -> None:
     assert PcrSelection.of({"sha256": [1], "sha384": [1]}) != PcrSelection.of({"sha384": [1], "sha256": [1]})
     assert PcrSelection.of({"sha256": [7, 0]}) == PcrSelection.of({"sha256": [0, 7]})
