@@ -230,6 +230,7 @@ def test_quotes_of_a_software_tpm(tpm: SoftwareTpm, key: str, scheme: str, hash_
     assert isinstance(signature, EcdsaSignature if scheme == "ecdsa" else RsaSignature)
     assert tpm_key.verify_attest(ak, signature, raw)
     assert attest.extra_data == bytes(31) + b"\x07"
+    assert attest.qualified_signer == ak.qualified_name(bytes.fromhex("4000000b"))
     assert isinstance(attest.attested, QuoteInfo)
     assert attest.attested.selection == PcrSelection.of({"sha384": [0, 23], "sha256": [0, 7, 16]})
     values = pcr_values(tpm, selection)

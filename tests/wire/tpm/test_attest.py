@@ -3,6 +3,7 @@ import pytest
 from app.errors import WireError
 from app.wire.tpm.attest import Attest, CertifyInfo, ClockInfo, QuoteInfo
 from app.wire.tpm.pcr import PcrBank, PcrSelection, PcrValues
+from app.wire.tpm.public import TpmtPublic
 from tests.wire.samples import patched, sized
 from tests.wire.tpm.statements import (
     CERTIFY,
@@ -10,6 +11,7 @@ from tests.wire.tpm.statements import (
     LONG_NAME,
     NAME,
     QUOTE,
+    QUOTE_AK,
     QUOTE_NONCE,
     QUOTE_PCRS,
     statement,
@@ -36,6 +38,13 @@ def test_a_quote_of_a_software_tpm() -> None:
     assert isinstance(attest.attested, QuoteInfo)
     assert attest.attested.selection == PcrSelection((PcrBank(0x000B, (0, 1, 2, 7, 16)),))
     assert attest.encode() == QUOTE
+
+
+def test_the_qualified_name_of_a_primary_key() -> None:
+    endorsement = bytes.fromhex("4000000b")
+    ak = TpmtPublic.parse(QUOTE_AK)
+    assert ak.qualified_name(endorsement) == Attest.parse(QUOTE).qualified_signer
+    assert ak.qualified_name(b"\x40\x00\x00\x01") != Attest.parse(QUOTE).qualified_signer
 
 
 def test_the_quoted_digest_is_that_of_the_registers() -> None:
