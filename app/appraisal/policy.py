@@ -7,113 +7,35 @@ Figures of the built-in policy: AMD security bulletins 3020 and 3023 as quoted b
 projects in 2026; they warn, they do not refuse, and an operator dates his own.
 """
 
-import datetime as dt
 import hashlib
 import json
-import re
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from app.appraisal.policy_fields import (
+    U32,
+    U64,
+    Byte,
+    ChipId,
+    CpuKey,
+    Date,
+    Hex16,
+    Hex32,
+    Hex48,
+    KnownPcrs,
+    Line,
+    PcrBanks,
+    ShortText,
+    Version,
+    Wish,
 )
-
 from app.wire.product import ProductLine
 from app.wire.tcb import TcbVersion
-from app.wire.tpm import algorithms as alg
 from app.wire.tpm.pcr import PCR_COUNT, PcrSelection
 
 MAX_LIST = 4096
-_BANKS = {alg.HASH_NAMES[one]: size for one, size in alg.HASH_SIZES.items()}  # bytes of a register
-_CPU = re.compile(r"^([0-9a-f]{2})/([0-9a-f]{2})/([0-9a-f]{2})$")
-
-
-def _from_hex(value: object) -> bytes:
-    if not isinstance(value, str):
-        raise ValueError("want a string of hexadecimal digits, quoted")  # noqa: TRY004 (pydantic's contract)
-    if not re.fullmatch(r"([0-9a-fA-F]{2})+", value):
-        raise ValueError("not hexadecimal digits in pairs")
-    return bytes.fromhex(value)
-
-
-def _chip_id(value: bytes) -> bytes:
-    """Full 64 bytes; the 8 significant ones of a Turin part are padded to them."""
-    if len(value) not in (8, 64):
-        raise ValueError(f"{len(value)} bytes, want 64, or 8 for Turin")
-    return value.ljust(64, b"\0")
-
-
-def _cpu(value: str) -> str:
-    if not _CPU.match(value.lower()):
-        raise ValueError("want family/model/stepping in hexadecimal, like 19/01/01")
-    return value.lower()
-
-
-def _bank(value: str) -> str:
-    if value not in _BANKS:
-        raise ValueError(f"banks are {', '.join(_BANKS)}")
-    return value
-
-
-def _pcr(value: object) -> object:
-    """The number of a register; as the key of a JSON object it is a string."""
-    number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,2}", value) else value
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < PCR_COUNT:
-        raise ValueError(f"registers are numbered from 0 to {PCR_COUNT - 1}")
-    return number
-
-
-def _distinct(pcrs: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(pcrs)) != len(pcrs):
-        raise ValueError("a register is named twice")
-    return tuple(sorted(pcrs))
-
-
-def _in_order(banks: dict[str, Any]) -> dict[str, Any]:
-    """The order of the banks is part of what a TPM signs, and no document should have to care."""
-    return {name: banks[name] for name in sorted(banks)}
-
-
-def _digest_sizes(banks: dict[str, dict[int, tuple[bytes, ...]]]) -> dict[str, dict[int, tuple[bytes, ...]]]:
-    for name, registers in banks.items():
-        for pcr, values in registers.items():
-            if any(len(value) != _BANKS[name] for value in values):
-                raise ValueError(f"{name}, PCR {pcr}: want values of {_BANKS[name]} bytes")
-    return banks
-
-
-def _version(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"\d{1,3}\.\d{1,3}", value):
-        raise ValueError('want "major.minor", quoted')
-    return value
-
-
-Byte = Annotated[int, Field(ge=0, le=0xFF)]
-U32 = Annotated[int, Field(ge=0, le=0xFFFFFFFF)]
-U64 = Annotated[int, Field(ge=0, le=0xFFFFFFFFFFFFFFFF)]
-Hex = Annotated[bytes, BeforeValidator(_from_hex), PlainSerializer(bytes.hex, return_type=str)]
-Hex16 = Annotated[Hex, Field(min_length=16, max_length=16)]
-Hex32 = Annotated[Hex, Field(min_length=32, max_length=32)]
-PcrValueList = Annotated[tuple[Hex, ...], Field(strict=False, min_length=1, max_length=MAX_LIST)]
-Hex48 = Annotated[Hex, Field(min_length=48, max_length=48)]
-ChipId = Annotated[Hex, AfterValidator(_chip_id)]
-CpuKey = Annotated[str, AfterValidator(_cpu)]
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Version = Annotated[str, BeforeValidator(_version)]
-Date = Annotated[dt.date, Field(strict=False)]
-Line = Annotated[ProductLine, Field(strict=False)]
-Wish = Literal["any"] | bool
-Bank = Annotated[str, AfterValidator(_bank)]
-Pcr = Annotated[int, BeforeValidator(_pcr)]
-PcrList = Annotated[
-    tuple[Pcr, ...], Field(strict=False, min_length=1, max_length=PCR_COUNT), AfterValidator(_distinct)
-]
 
 
 class _Section(BaseModel):
@@ -194,9 +116,7 @@ class VtpmWish(_Section):
 
     require_quote: bool = False
     # What is to be quoted, unless the request says otherwise: exactly these registers.
-    pcrs: Annotated[dict[Bank, PcrList], Field(min_length=1), AfterValidator(_in_order)] = {
-        "sha256": tuple(range(PCR_COUNT))
-    }
+    pcrs: PcrBanks = {"sha256": tuple(range(PCR_COUNT))}
     require_event_log: bool = False
     secure_boot: Wish = "any"
 
@@ -273,9 +193,7 @@ class VtpmReference(_Section):
     )
     ek_sha256: tuple[Hex32, ...] = Field(default=(), strict=False, max_length=MAX_LIST)
     # Bank, register, values: a register with values must be quoted and hold one of them.
-    pcrs: Annotated[
-        dict[Bank, dict[Pcr, PcrValueList]], AfterValidator(_in_order), AfterValidator(_digest_sizes)
-    ] = {}
+    pcrs: KnownPcrs = {}
 
 
 class ReferenceValues(_Section):

@@ -10,6 +10,7 @@ from app.appraisal.policy import Policy, default_policy
 from app.appraisal.policy_document import MAX_SIZE, parse_policy, policy_from
 from app.errors import PolicyError
 from app.wire.product import Cpuid, ProductLine
+from app.wire.tpm.pcr import PcrSelection
 
 DIGEST = "ab" * 48
 
@@ -54,12 +55,20 @@ policy:
   image_id: null
   chip_ids: ["{"ef" * 64}", "{"0123456789abcdef"}"]
   csp_ids: [CN=cc-us-east-2.amazonaws.com]
+  vtpm: {{require_quote: true, pcrs: {{sha384: [7, 0], sha256: ["4", 0x05]}}, require_event_log: true,
+          secure_boot: true}}
   required_claims: [hardware, configuration]
 reference_values:
   measurements:
     - {{value: "{DIGEST}", name: svsm-2026.1, not_after: 2027-01-01, state: allowed, attest_feature: false}}
     - {{value: "{"00" * 48}", name: old, state: denied}}
-  vtpm: {{manifest_versions: ["0", "1"], ek_templates: [L-1], ek_sha256: ["{"aa" * 32}"]}}
+  vtpm:
+    manifest_versions: ["0", "1"]
+    ek_templates: [L-1]
+    ek_sha256: ["{"aa" * 32}"]
+    pcrs:
+      sha384: {{7: ["{"07" * 48}"]}}
+      sha256: {{"4": ["{"04" * 32}", "{"05" * 32}"], 0: ["{"00" * 32}"]}}
 """
 
 
@@ -71,6 +80,10 @@ def test_every_key_of_the_format_is_read() -> None:
     assert policy.policy.chip_ids[1] == bytes.fromhex("0123456789abcdef") + bytes(56)
     assert policy.reference_values.measurements[0].value == bytes.fromhex(DIGEST)
     assert str(policy.reference_values.measurements[0].not_after) == "2027-01-01"
+    assert policy.policy.vtpm.selection == PcrSelection.of({"sha256": [4, 5], "sha384": [0, 7]})
+    known = policy.reference_values.vtpm.pcrs
+    assert list(known) == ["sha256", "sha384"]
+    assert known["sha256"] == {4: (b"\x04" * 32, b"\x05" * 32), 0: (bytes(32),)}
     assert policy.policy.minimum_microcode[str(Cpuid(family=0x19, model=1, stepping=1))] == 0xDB
 
 
@@ -93,6 +106,22 @@ def test_the_digest_tells_policies_apart_and_nothing_else() -> None:
         parse_policy(WHOLE.replace("svsm-2026.1", "svsm-2026.2").encode()).digest
         != parse_policy(WHOLE.encode()).digest
     )
+
+
+def test_the_order_of_banks_and_registers_makes_no_other_policy() -> None:
+    one = '{"version": 1, "id": "x", "policy": {"vtpm": {"pcrs": {"sha256": [0, 7], "sha384": [1]}}}}'
+    other = '{"version": 1, "id": "x", "policy": {"vtpm": {"pcrs": {"sha384": [1], "sha256": [7, 0]}}}}'
+    first, second = parse_policy(one.encode()), parse_policy(other.encode())
+    assert first.digest == second.digest
+    assert first.policy.vtpm.selection == second.policy.vtpm.selection
+
+
+def test_the_built_in_policy_asks_for_no_quote_but_knows_what_is_quoted() -> None:
+    asked = default_policy().policy.vtpm
+    assert not asked.require_quote
+    assert not asked.require_event_log
+    assert asked.secure_boot == "any"
+    assert asked.selection == PcrSelection.of({"sha256": range(24)})
 
 
 def test_the_built_in_policy_is_safe() -> None:
@@ -133,6 +162,26 @@ BAD = {
     "version: 1\nid: x\nroot_of_trust: {cabundle_paths: [/etc/passwd]}": "root_of_trust/cabundle_paths",
     "version: 1\nid: x\nreference_values: {measurements: [{value: abcd, name: n}]}": "measurements/0/value",
     "version: 1\nid: x\nreference_values: {vtpm: {ek_templates: [L-9]}}": "vtpm/ek_templates/0",
+    "version: 1\nid: x\npolicy: {vtpm: {require_quote: 1}}": "policy/vtpm/require_quote",
+    "version: 1\nid: x\npolicy: {vtpm: {pcrs: {}}}": "policy/vtpm/pcrs",
+    "version: 1\nid: x\npolicy: {vtpm: {pcrs: {sha1: [0]}}}": "banks are sha256, sha384, sha512",
+    "version: 1\nid: x\npolicy: {vtpm: {pcrs: {sha256: []}}}": "policy/vtpm/pcrs/sha256",
+    "version: 1\nid: x\npolicy: {vtpm: {pcrs: {sha256: [24]}}}": "numbered from 0 to 23",
+    "version: 1\nid: x\npolicy: {vtpm: {pcrs: {sha256: [-1]}}}": "numbered from 0 to 23",
+    "version: 1\nid: x\npolicy: {vtpm: {pcrs: {sha256: [true]}}}": "numbered from 0 to 23",
+    "version: 1\nid: x\npolicy: {vtpm: {pcrs: {sha256: ['07']}}}": "numbered from 0 to 23",
+    "version: 1\nid: x\npolicy: {vtpm: {pcrs: {sha256: [1.0]}}}": "numbered from 0 to 23",
+    "version: 1\nid: x\npolicy: {vtpm: {pcrs: {sha256: [7, '7']}}}": "named twice",
+    "version: 1\nid: x\npolicy: {vtpm: {secure_boot: maybe}}": "policy/vtpm/secure_boot",
+    "version: 1\nid: x\npolicy: {vtpm: {permit_sha1: true}}": "policy/vtpm/permit_sha1: unknown key",
+    "version: 1\nid: x\nreference_values: {vtpm: {pcrs: {sha256: {0: [abcd]}}}}": "PCR 0: want values of 32",
+    "version: 1\nid: x\nreference_values: {vtpm: {pcrs: {sha1: {0: [abcd]}}}}": "banks are sha256",
+    "version: 1\nid: x\nreference_values: {vtpm: {pcrs: {sha256: {24: [abcd]}}}}": "numbered from 0 to 23",
+    "version: 1\nid: x\nreference_values: {vtpm: {pcrs: {sha256: {0: []}}}}": "vtpm/pcrs/sha256/0",
+    "version: 1\nid: x\nreference_values: {vtpm: {pcrs: {sha256: {0: abcd}}}}": "vtpm/pcrs/sha256/0",
+    "version: 1\nid: x\nreference_values: {vtpm: {pcrs: {sha256: {}}}}": "vtpm/pcrs/sha256",
+    "version: 1\nid: x\nreference_values: {vtpm: {pcrs: {sha256: [0]}}}": "vtpm/pcrs/sha256",
+    "version: 1\nid: x\nreference_values: {vtpm: {pcrs: {sha256: {7: [ab], '7': [cd]}}}}": "named twice",
     "version: 1\nid: x\nid: y": "line 3, column 1: id occurs twice",
     "a: &x 1\nb: *x": "aliases are not allowed",
     "? [a]\n: 1": "",
