@@ -8,14 +8,13 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import httpx
 import structlog
 
 from app.appraisal.policy import Policy, ReferenceMeasurement, ReferenceValues, default_policy
 from app.config import Settings
-from app.errors import CertificateError, ConfigError, TpmUnavailableError
+from app.errors import CertificateError, ConfigError
 from app.evidence.backend import EvidenceBackend
 from app.evidence.configfs import ConfigfsBackend
 from app.evidence.simulator.backend import SimulatorBackend
@@ -24,7 +23,6 @@ from app.evidence.simulator.faulty_vtpm import FaultyVtpm
 from app.evidence.simulator.launch import Launch
 from app.evidence.vtpm.event_log import read_event_log
 from app.evidence.vtpm.vtpm import Vtpm
-from app.tpm.causes import TpmCause
 from app.tpm.transport import DeviceTransport
 from app.trust.certificates import MAX_BUNDLE_SIZE, MAX_CERTIFICATE_SIZE, load_certificates
 from app.trust.ek_authority import EkAuthority
@@ -108,11 +106,8 @@ def make_vtpm(
             name=str(settings.tpm_device),
             event_log=partial(read_event_log, settings.tpm_event_log),
         )
-    tpm = backend.vtpm
-    if tpm is None:
-        return make(partial(_no_tpm, backend.vtpm_missing), name=_SIMULATED, event_log=bytes)
     template = _EK_KINDS[settings.simulator_ek].template
-    return make(tpm.open, name=_SIMULATED, event_log=tpm.event_log, ek_template=template)
+    return make(backend.open_vtpm, name=_SIMULATED, event_log=backend.event_log, ek_template=template)
 
 
 def make_end_point(settings: Settings) -> Channel | None:
@@ -132,11 +127,6 @@ def make_end_point(settings: Settings) -> Channel | None:
     except CertificateError as error:
         _log.warning("no_channel_binding", tls_certificate=str(path), reason=error.reason)
         return None
-
-
-def _no_tpm(why: str | None) -> NoReturn:
-    remedy = "Install swtpm (Debian, Ubuntu: apt install swtpm), and start the service again"
-    raise TpmUnavailableError(TpmCause.MISSING, f"the simulator has no vTPM: {why}", remedy)
 
 
 def make_roots(settings: Settings) -> TrustRoots:

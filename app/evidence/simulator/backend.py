@@ -10,12 +10,12 @@ from uuid import UUID, uuid4
 import structlog
 from cryptography import x509
 
-from app.errors import BackendError, ConfigError
+from app.errors import BackendError, ConfigError, TpmUnavailableError
 from app.evidence.backend import Cause, ProbeCheck, ProbeReport
 from app.evidence.pacing import DevicePacer, DeviceStalledError, PacerClosedError, RequestOverdueError
 from app.evidence.self_check import check_own_evidence
 from app.evidence.simulator.authority import CertificateAuthority
-from app.evidence.simulator.effect import NO_EFFECT, Effect
+from app.evidence.simulator.effect import NO_EFFECT
 from app.evidence.simulator.ek import EkKind, EkSource, SimulatedEk
 from app.evidence.simulator.endorsements import SimulatedEndorsements
 from app.evidence.simulator.faults import Fault
@@ -23,10 +23,12 @@ from app.evidence.simulator.guest import Blobs, LinuxGuest
 from app.evidence.simulator.kds import SimulatedKds
 from app.evidence.simulator.launch import Launch
 from app.evidence.simulator.processor import REPORT_VERSIONS, SecurityProcessor
-from app.evidence.simulator.software_tpm import SimulatedVtpm, VtpmChoice, find_swtpm
+from app.evidence.simulator.software_tpm import SimulatedVtpm, VtpmChoice, has_swtpm
 from app.evidence.simulator.svsm import MANIFEST_VERSION, ManifestSource, Svsm
 from app.evidence.simulator.vault import Vault
 from app.evidence.worker_thread import run_in_daemon_thread
+from app.tpm.causes import TpmCause
+from app.tpm.transport import Transport
 from app.trust.names import VekKind
 from app.wire import guid
 from app.wire.binding import demand_nonce
@@ -45,8 +47,7 @@ class SimulatorBackend:
     """An EvidenceBackend without hardware: processor, SVSM, vTPM and KDS in software.
 
     The vTPM is swtpm's where that is installed: `vtpm` is it, and starts with its first use. Where it
-    is not, there is a software key in place of the EK and no TPM behind it; `vtpm_missing` then says
-    why in a sentence without its full stop, and what would help.
+    is not, there is a software key in place of the EK and no TPM behind it; `vtpm_missing` says why.
 
     With a fault selected, evidence leaves without the check that an attester makes of its own:
     that check would stop most faults before a verifier could see them.
@@ -105,11 +106,19 @@ class SimulatorBackend:
         issuer = CertificateAuthority(line, vault, label="impostor-") if effect.impostor else self.authority
         endorsements = SimulatedEndorsements(issuer, self.processor, effect)
         self.kds = SimulatedKds(endorsements, effect=effect)
-        self.vtpm, self.vtpm_missing = _vtpm(vtpm, ek, vault, effect)
-        if fault is not None and effect.needs_tpm and self.vtpm_missing is not None:
-            raise ConfigError(f"the fault {fault.value}: {self.vtpm_missing}")
+        self.vtpm: SimulatedVtpm | None = None
+        self.vtpm_missing = _vtpm_missing(vtpm, ek)
+        if self.vtpm_missing is not None and (effect.needs_tpm or vtpm is VtpmChoice.SWTPM):
+            raise ConfigError(f"{fault.value if fault else 'simulator_vtpm=swtpm'}: {self.vtpm_missing}")
+        ek_source: EkSource
+        if not isinstance(ek, EkKind):
+            ek_source = ek
+        elif self.vtpm_missing is not None:
+            ek_source = SimulatedEk(vault, ek, name="other-EK" if effect.other_ek else "EK")
+        else:
+            ek_source = self.vtpm = SimulatedVtpm(vault, ek=ek, effect=effect)
         services: dict[UUID, ManifestSource] = {
-            guid.SERVICE_VTPM: partial(effect.vtpm_manifest, self.vtpm or _ek(ek, vault, effect), vault),
+            guid.SERVICE_VTPM: partial(effect.vtpm_manifest, ek_source, vault),
             guid.SERVICE_UEFI_MM: UefiMmManifest(_SECURE_BOOT if effect.boot.secure_boot else 0).encode,
         }
         offers = with_certificates and effect.kds_status is None
@@ -132,6 +141,18 @@ class SimulatorBackend:
     def measurement(self) -> bytes:
         """The launch digest (48 bytes) of a simulated guest without a fault."""
         return self.launch.measurement
+
+    def open_vtpm(self) -> Transport:
+        """A channel to the vTPM, which starts if need be. Blocks.
+
+        Raises:
+            TpmUnavailableError: there is none, or it does not start.
+        """
+        return self._demand_vtpm().open()
+
+    def event_log(self) -> bytes:
+        """What the firmware of the simulated VM measured when it last booted. Raises as `open_vtpm`."""
+        return self._demand_vtpm().event_log()
 
     async def trust_root(self) -> x509.Certificate:
         """The ARK that vouches for a simulator without a fault, for whoever wants to trust it.
@@ -182,10 +203,6 @@ class SimulatorBackend:
                 name="simulator", ok=True, detail=f"SIMULATED {what}: proves nothing about any hardware"
             )
         ]
-        if self.vtpm_missing is not None:
-            checks.append(
-                ProbeCheck(name="simulator-vtpm", ok=True, detail=f"report-only: {self.vtpm_missing}")
-            )
         if self.fault is not None:
             detail = f"{self.fault.value}: {self.fault.effect.what}; evidence leaves unchecked"
             checks.append(ProbeCheck(name="fault", ok=True, detail=detail))
@@ -197,6 +214,12 @@ class SimulatorBackend:
         await self._pacer.drain()
         if self.vtpm is not None:
             await run_in_daemon_thread(self.vtpm.close, name="simulator")
+
+    def _demand_vtpm(self) -> SimulatedVtpm:
+        if self.vtpm is None:
+            remedy = "Install swtpm (Debian, Ubuntu: apt install swtpm), set simulator_vtpm=auto, start again"
+            raise TpmUnavailableError(TpmCause.MISSING, str(self.vtpm_missing), remedy)
+        return self.vtpm
 
     async def _delayed(self, ask: Callable[[], Blobs]) -> Blobs:
         await asyncio.sleep(self._delay_s)
@@ -215,28 +238,15 @@ class SimulatorBackend:
             raise BackendError(Cause.SVSM_REFUSED, reason, remedy, errno=error.errno) from error
 
 
-def _vtpm(
-    choice: VtpmChoice, ek: EkKind | EkSource, vault: Vault, effect: Effect
-) -> tuple[SimulatedVtpm | None, str | None]:
-    """The vTPM, or why there is none."""
+def _vtpm_missing(choice: VtpmChoice, ek: EkKind | EkSource) -> str | None:
+    """Why the simulated VM is to have no TPM; None where it has one."""
     if not isinstance(ek, EkKind):
-        return None, "quotes need a TPM, and this EK comes from elsewhere"
+        return "the simulated VM has no TPM: its EK comes from elsewhere"
     if choice is VtpmChoice.NONE:
-        return None, "quotes need a TPM, and the setting simulator_vtpm=none leaves it out"
-    program = find_swtpm()
-    if program is not None:
-        return SimulatedVtpm(program, vault, ek=ek, effect=effect), None
-    missing = "quotes need a TPM, and swtpm is not installed (Debian, Ubuntu: apt install swtpm)"
-    if choice is VtpmChoice.SWTPM:
-        raise ConfigError(f"simulator_vtpm=swtpm: {missing}")
-    return None, missing
-
-
-def _ek(ek: EkKind | EkSource, vault: Vault, effect: Effect) -> EkSource:
-    """An EK without a TPM."""
-    if not isinstance(ek, EkKind):
-        return ek
-    return SimulatedEk(vault, ek, name="other-EK" if effect.other_ek else "EK")
+        return "the simulated VM has no TPM: simulator_vtpm=none leaves it out"
+    if not has_swtpm():
+        return "the simulated VM has no TPM: swtpm is not installed (Debian, Ubuntu: apt install swtpm)"
+    return None
 
 
 def _demand_possible(fault: Fault | None, report_version: int, signing_key: VekKind) -> None:

@@ -24,7 +24,7 @@ from app.evidence.simulator.effect import NO_EFFECT, Effect
 from app.evidence.simulator.ek import EkKind
 from app.evidence.simulator.measured_boot import boot_log
 from app.evidence.simulator.svsm import ServiceRefusedError
-from app.evidence.simulator.swtpm import ANSWERS_WITHIN_S, Swtpm
+from app.evidence.simulator.swtpm import ANSWERS_WITHIN_S, PROGRAM, Swtpm
 from app.evidence.simulator.vault import Vault
 from app.tpm import handles
 from app.tpm.causes import TpmCause, unavailable
@@ -50,9 +50,9 @@ class VtpmChoice(StrEnum):
     NONE = "none"  # a key alone, without a TPM
 
 
-def find_swtpm() -> str | None:
-    """The program's path; None where it is not installed."""
-    return shutil.which("swtpm")
+def has_swtpm() -> bool:
+    """Is it installed?"""
+    return shutil.which(PROGRAM) is not None
 
 
 @dataclass(slots=True)
@@ -71,17 +71,13 @@ class SimulatedVtpm:
     threads: their commands take turns.
 
     Args:
-        program: swtpm's path.
         vault: where the TPM's state is kept.
         ek: which EK the SVSM makes.
         effect: what is wrong with it.
     """
 
-    def __init__(
-        self, program: str, vault: Vault, *, ek: EkKind = EkKind.RSA_2048, effect: Effect = NO_EFFECT
-    ) -> None:
+    def __init__(self, vault: Vault, *, ek: EkKind = EkKind.RSA_2048, effect: Effect = NO_EFFECT) -> None:
         self.boot_id = str(uuid4())
-        self._program = program
         self._vault = vault
         self._ek = ek
         self._effect = effect
@@ -204,7 +200,7 @@ class SimulatedVtpm:
 
     def _start(self) -> _Life:
         with _told():
-            swtpm = Swtpm.start(self._program, self._vault.state(self._name, self._manufacture))
+            swtpm = Swtpm.start(self._vault.state(self._name, self._manufacture))
             try:
                 life = self._boot(swtpm)
             except BaseException:
@@ -214,7 +210,7 @@ class SimulatedVtpm:
         return life
 
     def _manufacture(self) -> bytes:
-        swtpm = Swtpm.start(self._program)
+        swtpm = Swtpm.start()
         try:
             return firmware.manufacture(swtpm)
         finally:

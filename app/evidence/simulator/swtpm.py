@@ -21,6 +21,7 @@ from app.evidence.simulator.ephemeral_folder import EphemeralFolder
 from app.tpm.causes import TpmCause
 from app.tpm.transport import SocketTransport
 
+PROGRAM = "swtpm"
 ANSWERS_WITHIN_S = 30.0  # takes milliseconds, but perhaps on a busy machine
 MAX_STATE_SIZE = 1 << 20  # bytes; 1.3 KiB when new
 _STATE = "tpm2-00.permall"
@@ -77,12 +78,12 @@ class Swtpm:
         self._end = weakref.finalize(self, _end, os.getpid(), process, folder, guarded, data, control)
 
     @classmethod
-    def start(cls, program: str, state: bytes | None = None) -> Self:
+    def start(cls, state: bytes | None = None, *, program: str = PROGRAM) -> Self:
         """Start the program and switch the TPM on; TPM2_Startup is left to the firmware.
 
         Args:
-            program: swtpm's path.
             state: what `state` of an earlier process gave; None for a new TPM.
+            program: its path, or a name to look up.
 
         Raises:
             TpmUnavailableError: it does not start, or cannot use the state.

@@ -17,7 +17,7 @@ from app.errors import TpmRefusedError, TpmUnavailableError
 from app.evidence.simulator import firmware
 from app.evidence.simulator.ek import EkKind
 from app.evidence.simulator.faults import Fault
-from app.evidence.simulator.software_tpm import SimulatedVtpm, find_swtpm
+from app.evidence.simulator.software_tpm import SimulatedVtpm
 from app.evidence.simulator.svsm import ServiceRefusedError
 from app.evidence.simulator.vault import Vault
 from app.evidence.vtpm.ak_kind import AkKind
@@ -52,9 +52,7 @@ def vtpm_of() -> Iterator[MakeVtpm]:
     made: list[SimulatedVtpm] = []
 
     def make(vault: Vault, **options: object) -> SimulatedVtpm:
-        program = find_swtpm()
-        assert program is not None
-        made.append(SimulatedVtpm(program, vault, **options))  # type: ignore[arg-type]
+        made.append(SimulatedVtpm(vault, **options))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -170,7 +168,7 @@ def test_processes_that_start_together_agree_on_one_seed(tmp_path: Path) -> None
     script = (
         "import sys; from pathlib import Path; from app.evidence.simulator.ek import EkKind;"
         "from app.evidence.simulator.software_tpm import *; from app.evidence.simulator.vault import Vault;"
-        "print(SimulatedVtpm(find_swtpm(), Vault(Path(sys.argv[1])), ek=EkKind.P_256).public().hex())"
+        "print(SimulatedVtpm(Vault(Path(sys.argv[1])), ek=EkKind.P_256).public().hex())"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "state")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,6 @@ import pytest
 from app.errors import TpmUnavailableError
 from app.evidence.simulator import swtpm as swtpm_module
 from app.evidence.simulator.ephemeral_folder import PREFIX
-from app.evidence.simulator.software_tpm import find_swtpm
 from app.evidence.simulator.swtpm import Swtpm
 from app.tpm.causes import TpmCause
 from app.tpm.client import Tpm
@@ -25,22 +25,18 @@ from tests.interop.software_tpm import demand
 GET_RANDOM = bytes.fromhex("8001 0000000c 0000017b 0008")
 SERVICE = """
 import sys, tempfile, time
-from app.evidence.simulator.software_tpm import find_swtpm
 from app.evidence.simulator.swtpm import Swtpm
 tempfile.tempdir = sys.argv[1]
-kept = Swtpm.start(find_swtpm())
+kept = Swtpm.start()
 guard = kept._process.pid
 print(open(f"/proc/{guard}/task/{guard}/children").read(), flush=True)
 eval(sys.argv[2])
 """
 
 
-@pytest.fixture
-def program() -> str:
+@pytest.fixture(autouse=True)
+def _installed() -> None:
     demand("swtpm")
-    found = find_swtpm()
-    assert found is not None
-    return found
 
 
 @pytest.fixture
@@ -50,8 +46,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def running(program: str) -> Iterator[Swtpm]:
-    swtpm = Swtpm.start(program)
+def running() -> Iterator[Swtpm]:
+    swtpm = Swtpm.start()
     yield swtpm
     swtpm.end()
 
@@ -68,8 +64,8 @@ def answer(swtpm: Swtpm, command: bytes) -> bytes:
     return swtpm.transport.exchange(command, timeout_s=60)
 
 
-def test_from_start_to_end(program: str, temporary: Path) -> None:
-    swtpm = Swtpm.start(program)
+def test_from_start_to_end(temporary: Path) -> None:
+    swtpm = Swtpm.start()
     assert swtpm.alive
     assert answer(swtpm, GET_RANDOM)[6:10].hex() == "00000100"  # TPM2_Startup is the firmware's
     Tpm(swtpm.transport, timeout_s=60).startup()
@@ -87,11 +83,11 @@ def test_from_start_to_end(program: str, temporary: Path) -> None:
     swtpm.end()
 
 
-def test_its_state_makes_the_same_tpm_again(program: str, running: Swtpm) -> None:
-    again = Swtpm.start(program, running.state())
+def test_its_state_makes_the_same_tpm_again(running: Swtpm) -> None:
+    again = Swtpm.start(running.state())
     assert again.state() == running.state()
     again.end()
-    fresh = Swtpm.start(program)
+    fresh = Swtpm.start()
     assert fresh.state() != running.state()
     fresh.end()
 
@@ -99,17 +95,17 @@ def test_its_state_makes_the_same_tpm_again(program: str, running: Swtpm) -> Non
 @pytest.mark.parametrize(
     "end", ["os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(3)", "os._exit(3)", "os.abort()"]
 )
-def test_it_ends_with_the_process_that_started_it(program: str, temporary: Path, end: str) -> None:
+def test_it_ends_with_the_process_that_started_it(temporary: Path, end: str) -> None:
     script = f"import os, signal\n{SERVICE}"
     command = [sys.executable, "-c", script, str(temporary), end]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert has_ended(int(done.stdout))
-    Swtpm.start(program).end()  # finds what was left, and removes it
+    Swtpm.start().end()  # finds what was left, and removes it
     assert folders(temporary) == []
 
 
-def test_it_ends_in_mid_command_with_the_process_that_started_it(program: str, temporary: Path) -> None:
+def test_it_ends_in_mid_command_with_the_process_that_started_it(temporary: Path) -> None:
     # An RSA key is being made, which takes a while, when the process is killed.
     make = "8002 00000041 00000131 4000000b 00000009 40000009 0000 00 0000 0004 0000 0000 001a 0001 000b"
     make += "00050072 0000 0010 0014 000b 0800 00000000 0000 0000 00000000"
@@ -122,7 +118,7 @@ def test_it_ends_in_mid_command_with_the_process_that_started_it(program: str, t
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL
     assert has_ended(int(done.stdout))
-    Swtpm.start(program).end()
+    Swtpm.start().end()
     assert folders(temporary) == []
 
 
@@ -131,8 +127,8 @@ def test_one_that_was_killed_is_not_alive(running: Swtpm) -> None:
     assert not running.alive
 
 
-def test_one_that_hangs_is_ended_all_the_same(program: str, temporary: Path) -> None:
-    swtpm = Swtpm.start(program)
+def test_one_that_hangs_is_ended_all_the_same(temporary: Path) -> None:
+    swtpm = Swtpm.start()
     pid = freeze(swtpm)
     swtpm.end()
     assert has_ended(pid)
@@ -140,10 +136,10 @@ def test_one_that_hangs_is_ended_all_the_same(program: str, temporary: Path) -> 
 
 
 def test_a_guard_that_hangs_is_ended_with_what_it_guards(
-    program: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(swtpm_module, "_GONE_WITHIN_S", 0.1)
-    swtpm = Swtpm.start(program)
+    swtpm = Swtpm.start()
     pid = pid_of(swtpm)
     swtpm._process.send_signal(signal.SIGSTOP)
     swtpm.end()
@@ -151,8 +147,8 @@ def test_a_guard_that_hangs_is_ended_with_what_it_guards(
     assert folders(temporary) == []
 
 
-def test_it_ends_with_the_last_who_knows_of_it(program: str, temporary: Path) -> None:
-    swtpm = Swtpm.start(program)
+def test_it_ends_with_the_last_who_knows_of_it(temporary: Path) -> None:
+    swtpm = Swtpm.start()
     pid = pid_of(swtpm)
     del swtpm
     gc.collect()
@@ -175,11 +171,11 @@ def test_a_ctrl_c_is_not_for_it(running: Swtpm) -> None:
     assert os.getsid(pid_of(running)) != os.getsid(0)
 
 
-def test_nothing_leaks_over_many_starts(program: str, temporary: Path) -> None:
-    Swtpm.start(program).end()
+def test_nothing_leaks_over_many_starts(temporary: Path) -> None:
+    Swtpm.start().end()
     before = open_descriptors()
     for _ in range(20):
-        swtpm = Swtpm.start(program)
+        swtpm = Swtpm.start()
         Tpm(swtpm.transport, timeout_s=60).startup()
         swtpm.end()
     assert open_descriptors() == before
@@ -187,11 +183,11 @@ def test_nothing_leaks_over_many_starts(program: str, temporary: Path) -> None:
 
 
 def test_where_unix_sockets_are_forbidden_it_gets_others(
-    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What an AppArmor profile does to an inherited socket: /dev/null is in its place.
     confined = tmp_path / "swtpm"
-    confined.write_text(f'#!/bin/sh\nexec {sys.executable} -c "$CONFINE" {program} "$@"\n')
+    confined.write_text(f'#!/bin/sh\nexec {sys.executable} -c "$CONFINE" {shutil.which("swtpm")} "$@"\n')
     confined.chmod(0o755)
     confine = """
 import os, socket, sys
@@ -206,7 +202,7 @@ for number in os.listdir("/proc/self/fd"):
 os.execv(sys.argv[1], sys.argv[1:])
 """
     monkeypatch.setenv("CONFINE", confine)
-    swtpm = Swtpm.start(str(confined))
+    swtpm = Swtpm.start(program=str(confined))
     assert swtpm.transport._socket.family == socket.AF_INET
     Tpm(swtpm.transport, timeout_s=60).startup()
     assert answer(swtpm, GET_RANDOM)[6:10] == bytes(4)
@@ -243,7 +239,7 @@ def test_a_program_that_does_not_start(temporary: Path, script: str, reason: str
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     with pytest.raises(TpmUnavailableError, match=reason) as caught:
-        Swtpm.start(str(program))
+        Swtpm.start(program=str(program))
     assert "SVSM_ATTEST_SIMULATOR_VTPM=none" in caught.value.remedy
     assert folders(temporary) == []
 
@@ -254,19 +250,19 @@ def test_a_program_that_does_not_answer(temporary: Path, monkeypatch: pytest.Mon
     program.write_text("#!/bin/sh\nexec sleep 600\n")
     program.chmod(0o755)
     with pytest.raises(TpmUnavailableError, match="no answer within"):
-        Swtpm.start(str(program))
+        Swtpm.start(program=str(program))
     assert folders(temporary) == []
 
 
 def test_no_program(temporary: Path) -> None:
     before = open_descriptors()
     with pytest.raises(TpmUnavailableError, match="not found"):
-        Swtpm.start(str(temporary / "swtpm"))
+        Swtpm.start(program=str(temporary / "swtpm"))
     assert folders(temporary) == []
     assert open_descriptors() == before
 
 
-def test_no_shell(program: str, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_shell(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = open_descriptors()
 
     def no_shell(*_arguments: object, **_options: object) -> None:
@@ -274,7 +270,7 @@ def test_no_shell(program: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(subprocess, "Popen", no_shell)
     with pytest.raises(TpmUnavailableError, match="No such file") as caught:
-        Swtpm.start(program)
+        Swtpm.start()
     assert caught.value.cause == TpmCause.MISSING
     assert folders(temporary) == []
     assert open_descriptors() == before
