@@ -1,18 +1,20 @@
 """Evidence documents, as files and as answers of an attester."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.api import strict_json
-from app.api.evidence_document import EvidenceDocument
+from app.api.evidence_document import EvidenceDocument, QuoteDocument
 from app.cli.failure import InputError, about
 from app.cli.files import display_name, read_file
 from app.errors import EvidenceError
-from app.wire.evidence import Evidence
+from app.wire.evidence import Evidence, QuoteEvidence
 
 MAX_SIZE = 1 << 20
+
+Document = TypeVar("Document", bound=BaseModel)
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -49,8 +51,22 @@ def evidence_from(value: Any) -> Evidence:
     Raises:
         EvidenceError: another document, or members that do not fit; names the first place.
     """
+    return _validated(EvidenceDocument, value).to_evidence()
+
+
+def quote_from(value: dict[str, Any]) -> QuoteEvidence:
+    """A quote from a decoded JSON value, such as the answer of `POST /quote`; other members are ignored.
+
+    Raises:
+        EvidenceError: members that do not fit; names the first place.
+    """
+    known = {name: member for name, member in value.items() if name in QuoteDocument.model_fields}
+    return _validated(QuoteDocument, known).to_evidence()
+
+
+def _validated(document: type[Document], value: Any) -> Document:
     try:
-        return EvidenceDocument.model_validate(value).to_evidence()
+        return document.model_validate(value)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         pointer = "".join(f"/{part}" for part in fault["loc"])

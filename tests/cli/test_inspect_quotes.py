@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.api.evidence_document import QuoteDocument
 from app.cli.inspection.identify import identify
 from app.cli.inspection.quote import quote_sheet
 from app.cli.inspection.sheet import Sheet
@@ -14,6 +15,7 @@ from app.errors import WireError
 from app.wire import event_types as ev
 from app.wire.event_log import Event, EventLog, SpecId
 from app.wire.evidence import QuoteEvidence
+from app.wire.session import CONSTRUCTION
 from app.wire.tpm import algorithms as alg
 from app.wire.tpm.attest import Attest, CertifyInfo, ClockInfo
 from app.wire.tpm.pcr import PcrValues
@@ -220,3 +222,41 @@ def test_a_quote_with_what_belongs_to_it() -> None:
 def test_a_malformed_member_of_a_quote_is_refused(member: str) -> None:
     with pytest.raises(WireError):
         quote_sheet(quote(**{member: b"\0"}))
+
+
+def document(**more: Any) -> bytes:
+    return json.dumps(QuoteDocument.of(quote()).model_dump(mode="json") | more).encode()
+
+
+def test_the_answer_of_an_attester_to_a_request_for_a_quote(cli: Cli) -> None:
+    raw = document(qualifying_data="AAAA", channel_binding="none", simulated=True, key="p256")
+    ended = cli("inspect", "-", stdin=raw)
+    assert f"Quote document: Quote of a TPM over sha256 7, 16 ({len(raw)} bytes)" in ended.out
+    assert "qualifying data  AAAA" in ended.out
+    assert "as the log replays" in ended.out
+    shown = cli("inspect", "-", "--json", stdin=document()).json
+    assert [part["kind"] for part in shown["parts"]] == [
+        "tpmt-public",
+        "tpms-attest",
+        "tpmt-signature",
+        "event-log",
+    ]
+
+
+def test_a_quote_document_that_is_none(cli: Cli) -> None:
+    ended = cli("inspect", "-", "--json", stdin=document(attest="!"))
+    assert (ended.status, ended.json["pointer"]) == (2, "/attest")
+    assert (
+        "TPMT_PUBLIC at 0x" in cli("inspect", "-", "--json", stdin=document(ak_public="AAAA")).json["detail"]
+    )
+
+
+def test_evidence_with_a_quote(cli: Cli) -> None:
+    evidence = json.loads(cli("attest").out)
+    evidence["binding"] = {"type": "session", "construction": CONSTRUCTION}
+    evidence["quote"] = json.loads(document())
+    shown = cli("inspect", "-", "--json", stdin=json.dumps(evidence).encode()).json
+    assert [part["place"] for part in shown["parts"]] == ["report", "manifest", "certificates", "quote"]
+    evidence["quote"]["attest"] = "AAAA"
+    ended = cli("inspect", "-", "--json", stdin=json.dumps(evidence).encode())
+    assert (ended.status, ended.json["pointer"]) == (2, "/quote")

@@ -1,9 +1,10 @@
 """JSON documents of this project: evidence, verdicts, problems."""
 
+from dataclasses import replace
 from typing import Any
 
 from app.api import strict_json
-from app.cli.evidence_file import evidence_from
+from app.cli.evidence_file import evidence_from, quote_from
 from app.cli.failure import URN, InputError
 from app.cli.inspection.manifest import manifest_sheet
 from app.cli.inspection.quote import quote_sheet
@@ -35,6 +36,8 @@ def document_sheet(raw: bytes) -> Sheet:
             return _verdict_sheet(value, len(raw))
         if str(value.get("type", "")).startswith(URN):
             return _problem_sheet(value, len(raw))
+        if {"attest", "signature"} <= value.keys():
+            return _quote_sheet(value, len(raw))
         if "report" in value or "profile" in value:
             return _evidence_sheet(evidence_from(value), len(raw))
         if "reference_values" in value or "root_of_trust" in value:
@@ -80,6 +83,16 @@ def _evidence_sheet(evidence: Evidence, size: int) -> Sheet:
         sections=(Section("Said beside it, and trusted by no verifier", rows),) if rows else (),
         parts=tuple(parts),
         document={"evidence": {name.replace(" ", "_"): value for name, value in facts.items()}},
+    )
+
+
+def _quote_sheet(value: dict[str, Any], size: int) -> Sheet:
+    sheet = quote_sheet(quote_from(value))
+    facts = {name: value[name] for name in ("qualifying_data", "channel_binding", "backend") if name in value}
+    rows = tuple(Row(name=name.replace("_", " "), value=str(fact)) for name, fact in facts.items())
+    beside = (Section("Said beside it, and trusted by no verifier", rows),) if rows else ()
+    return replace(
+        sheet, title=f"Quote document: {sheet.title}", size=size, sections=(*beside, *sheet.sections)
     )
 
 
