@@ -2,7 +2,7 @@
 
 from tests.wire.samples import sized
 
-# An attestation key in the endorsement hierarchy (P-256), a quote over 16 bytes of nonce, its signature
+# An attestation key below the EK of tests.wire.samples (P-256), a quote over 16 bytes of nonce, its signature
 # and the registers that are not zero among 0, 1, 2, 7 and 16.
 QUOTE_AK = bytes.fromhex(
     "0023000b00050072000000100018000b0003001000202906bbffb7a939db1c1f9f7f32769228066a1267129c3dfc8194"

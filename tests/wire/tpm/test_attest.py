@@ -4,7 +4,7 @@ from app.errors import WireError
 from app.wire.tpm.attest import Attest, CertifyInfo, ClockInfo, QuoteInfo
 from app.wire.tpm.pcr import PcrBank, PcrSelection, PcrValues
 from app.wire.tpm.public import TpmtPublic
-from tests.wire.samples import patched, sized
+from tests.wire.samples import SWTPM_EK, patched, sized
 from tests.wire.tpm.statements import (
     CERTIFY,
     LARGEST_QUOTE,
@@ -40,11 +40,11 @@ def test_a_quote_of_a_software_tpm() -> None:
     assert attest.encode() == QUOTE
 
 
-def test_the_qualified_name_of_a_primary_key() -> None:
-    endorsement = bytes.fromhex("4000000b")
+def test_the_signer_is_a_child_of_the_ek_which_is_a_primary_key() -> None:
+    ek = TpmtPublic.parse(SWTPM_EK).qualified_name(bytes.fromhex("4000000b"))
     ak = TpmtPublic.parse(QUOTE_AK)
-    assert ak.qualified_name(endorsement) == Attest.parse(QUOTE).qualified_signer
-    assert ak.qualified_name(b"\x40\x00\x00\x01") != Attest.parse(QUOTE).qualified_signer
+    assert ak.qualified_name(ek) == Attest.parse(QUOTE).qualified_signer
+    assert ak.qualified_name(bytes.fromhex("4000000b")) != Attest.parse(QUOTE).qualified_signer
 
 
 def test_the_quoted_digest_is_that_of_the_registers() -> None:
