@@ -32,7 +32,7 @@ class CheckDocument(BaseModel):
     name: str
     ok: bool
     detail: str
-    remedy: str | None = Field(description="what to do where `ok` is false")
+    remedy: str | None = Field(description="what to do where `ok` is false, or something optional is missing")
 
 
 class ReadinessDocument(BaseModel):

@@ -36,11 +36,13 @@ _BY_METHOD: dict[str, Any] = {
         {
             "properties": {"method": {"const": method}}
             | {
-                part: {"type": "null"} for other, parts in _PARTS.items() if other != method for part in parts
+                part: {"type": "string" if own == method else "null"}
+                for own, parts in _PARTS.items()
+                for part in parts
             },
-            "required": [*parts, *(["method"] if method != "activate" else [])],
+            "required": [*_PARTS[method], *(["method"] if method != "activate" else [])],
         }
-        for method, parts in _PARTS.items()
+        for method in _PARTS
     ]
 }
 _Part = Annotated[Base64, *at_most(_MAX_PART)]

@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 
 from app.appraisal.policy import Policy
-from app.assembly import SIMULATOR_POLICY, make_kds, simulator_policy
+from app.assembly import SIMULATOR_POLICY, make_backend, make_kds, make_vtpm, simulator_policy
+from app.attester.attester import Attester
 from app.config import PREFIX, Settings
 from app.evidence.simulator.backend import SimulatorBackend
 from app.telemetry.logs import configure_logging
@@ -81,6 +82,21 @@ class Circumstances:
     offline: bool = False
     simulator: SimulatorBackend | None = None
     clock: Callable[[], datetime] = utc_now
+
+
+@asynccontextmanager
+async def local_attester(settings: Settings) -> AsyncIterator[Attester]:
+    """An attester in this process, on this machine's backend and vTPM, or the simulator's.
+
+    Raises:
+        ConfigError, BackendError: as `make_backend`.
+    """
+    async with AsyncExitStack() as stack:
+        backend = make_backend(settings)
+        stack.push_async_callback(backend.aclose)
+        vtpm = make_vtpm(settings, backend)
+        stack.push_async_callback(vtpm.aclose)
+        yield Attester(backend, interval_s=settings.interval_s, max_waiting=settings.max_waiting, vtpm=vtpm)
 
 
 @asynccontextmanager

@@ -44,7 +44,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeCheck:
-    """One line of a probe; `remedy` says what to do where `ok` is false."""
+    """One line of a probe; `remedy` says what to do where `ok` is false, or something optional is missing."""
 
     name: str
     ok: bool

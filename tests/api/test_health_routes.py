@@ -22,7 +22,7 @@ def test_metrics_are_text_for_prometheus(cautious: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/Verify", "/verify/", "//livez", "/attest/x", "/redoc", "/policies", "/ak"]
+    "path", ["/", "/Verify", "/verify/", "//livez", "/attest/x", "/redoc", "/policies", "/ak/"]
 )
 def test_what_is_not_there_is_a_problem(cautious: Service, path: str) -> None:
     for method in ("GET", "POST"):

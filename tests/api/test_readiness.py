@@ -132,7 +132,7 @@ def test_a_mere_attester_has_no_verifiers_checks(new_settings: Callable[..., Set
     status, document = ask(new_settings(role="attester", backend="configfs"), backend=backend)
     assert status == 503
     assert (document["ready"], document["backend"], document["simulated"]) == (False, "configfs", False)
-    assert set(checks(document)) == {"provider"}
+    assert set(checks(document)) == {"provider", "vtpm"}
     assert backend.asked == 0
 
 
@@ -144,6 +144,26 @@ def test_a_machine_without_configfs_is_not_ready_and_says_what_to_do(
     assert status == 503
     missing = next(check for check in document["checks"] if not check["ok"])
     assert missing["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("device", "why", "remedy"),
+    [
+        ("tpmrm0", "cannot be opened: No such file or directory", "CONFIG_TCG_SVSM"),
+        ("file", "is not a character device", "CONFIG_TCG_SVSM"),
+    ],
+)
+def test_a_machine_without_a_tpm_has_reports_and_is_ready(
+    new_settings: Callable[..., Settings], tmp_path: Path, device: str, why: str, remedy: str
+) -> None:
+    (tmp_path / "file").touch()
+    settings = new_settings(role="attester", backend="configfs", tpm_device=tmp_path / device)
+    status, document = ask(settings, backend=ScriptedBackend())
+    assert (status, document["ready"]) == (200, True)
+    (found,) = (check for check in document["checks"] if check["name"] == "vtpm")
+    assert found["ok"] is True
+    assert found["detail"] == f"report-only, no quotes: {tmp_path / device} {why}"
+    assert remedy in found["remedy"]
 
 
 def test_a_store_that_cannot_be_made_stops_nobody(
