@@ -42,6 +42,9 @@ class _Commands(LazyGroup):
         ),
         "policy": LazyCommand("app.cli.policy:policy", "Check an appraisal policy, or write a first one."),
         "ek-ca": LazyCommand("app.cli.ek_ca:ek_ca", "Set up the authority that certifies the EKs of vTPMs."),
+        "ek-certificate": LazyCommand(
+            "app.cli.ek_certificate:ek_certificate", "Have the EK of this VM's vTPM certified."
+        ),
         "health": LazyCommand("app.cli.health:health", "Ask the local service whether it is well."),
     }
 

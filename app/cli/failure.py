@@ -195,6 +195,7 @@ def _of_collateral(error: errors.CollateralUnavailableError) -> Failure:
 
 # What the service calls a problem -> what it is to the caller; every other is the request's own fault.
 _SERVICE_EXITS = {
+    "not-affirmed": ExitCode.NOT_AFFIRMING,
     "collateral-unavailable": ExitCode.ENDORSEMENTS,
     "backend-unavailable": ExitCode.BACKEND,
     "rate-limited": ExitCode.BACKEND,

@@ -14,7 +14,19 @@ from app.cli import application
 from app.cli.lazy_group import LazyCommand
 from tests.cli.command_line import COMMAND, Cli, Program
 
-COMMANDS = ("serve", "demo", "attest", "verify", "inspect", "certs", "selftest", "policy", "ek-ca", "health")
+COMMANDS = (
+    "serve",
+    "demo",
+    "attest",
+    "verify",
+    "inspect",
+    "certs",
+    "selftest",
+    "policy",
+    "ek-ca",
+    "ek-certificate",
+    "health",
+)
 
 
 def test_help_lists_every_command_with_what_it_does(cli: Cli) -> None:
