@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +38,7 @@ from app.wire.evidence import Evidence
 from app.wire.manifest import parse_manifest, vtpm_manifest
 from app.wire.product import ProductLine
 from app.wire.report import AttestationReport
+from app.wire.tpm.pcr import PcrValues
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_NAME = 256
@@ -120,9 +121,8 @@ def init(
     standing, result = _verify(settings, how, seen)
     if result is not None and not result.genuine and not seen.is_simulated:
         _refuse(seen, result)
-    text = draft_policy(
-        _observation(seen, standing, line, now), policy_id=policy_id, name=name, enrol_ek=enrol_ek
-    )
+    observed = replace(_observation(seen, standing, line, now), pcrs=_quoted_pcrs(seen, result))
+    text = draft_policy(observed, policy_id=policy_id, name=name, enrol_ek=enrol_ek)
     drafted = parse_policy(text.encode(), "the drafted policy")
     sys.stdout.write(text)
     terminal.note(terminal.joined(("note: ", terminal.STRONG), f"{standing} Read every line before use."))
@@ -243,3 +243,12 @@ def _observation(seen: _Seen, standing: str, line: ProductLine | None, now: date
         ek_sha256=hashlib.sha256(ek.encode()).hexdigest() if ek is not None else None,
         has_manifest=manifest is not None,
     )
+
+
+def _quoted_pcrs(seen: _Seen, result: AttestationResult | None) -> PcrValues | None:
+    """The registers, if a key signed them; whose key that is the policy will ask."""
+    if seen.evidence.quote is None or result is None:
+        return None
+    passed = {finding.check for finding in result.findings if finding.outcome is Outcome.PASSED}
+    holds = {CheckId.QUOTE_SIGNATURE, CheckId.QUOTE_DIGEST} <= passed
+    return seen.evidence.quote.pcrs if holds else None

@@ -17,8 +17,10 @@ from app.wire.manifest import EkManifest, KeyListManifest
 from app.wire.product import ProductLine
 from app.wire.report import AttestationReport
 from app.wire.tcb import TcbVersion
+from app.wire.tpm.pcr import PcrValues
 from app.wire.tpm.public import TpmtPublic
 
+_FIRMWARE_PCRS = range(8)  # TCG PC Client Platform Firmware Profile, PCR usage
 _DEMANDS = ("single_socket", "mem_aes_256_xts", "rapl_dis", "ciphertext_hiding", "page_swap_disable")
 
 
@@ -32,6 +34,7 @@ class Observation:
         vek: the leaf certificate, if one is at hand.
         vtpm: the vTPM's manifest, if there is one.
         ek: the EK in it.
+        pcrs: the registers of a quote that holds, if there was one.
     """
 
     source: str
@@ -44,6 +47,7 @@ class Observation:
     ek: TpmtPublic | None
     ek_sha256: str | None
     has_manifest: bool
+    pcrs: PcrValues | None = None
 
 
 def draft_policy(seen: Observation, *, policy_id: str, name: str, enrol_ek: bool) -> str:
@@ -68,6 +72,7 @@ def draft_policy(seen: Observation, *, policy_id: str, name: str, enrol_ek: bool
         *_firmware(seen.report),
         *_platform_info(seen.report),
         *_identity(seen.report),
+        *_quote(seen.pcrs),
         *_reference_values(seen, name=name, enrol_ek=enrol_ek),
     ]
     return "\n".join(lines) + "\n"
@@ -199,6 +204,26 @@ def _identity(report: AttestationReport) -> Iterator[str]:
         yield f'  # chip_ids: ["{report.chip_id.hex()}"]'
 
 
+def _quote(pcrs: PcrValues | None) -> Iterator[str]:
+    if pcrs is not None:
+        yield "  vtpm:"
+        yield "    require_quote: true"
+        yield f"    pcrs: {json.dumps(pcrs.selection.names())}"
+        yield "    # Both need the event log:"
+        yield "    # require_event_log: true"
+        yield "    # secure_boot: true"
+
+
+def _known_pcrs(pcrs: PcrValues) -> Iterator[str]:
+    yield "    # Registers that firmware alone writes. They change with it and with its settings; take the"
+    yield "    # others with care: boot loader, kernel and operating system change them more often."
+    for bank, registers in pcrs.names().items():
+        firmware = {pcr: value for pcr, value in registers.items() if pcr in _FIRMWARE_PCRS}
+        if firmware:
+            yield f"      {bank}:"
+            yield from (f'        "{pcr}": ["{value.hex()}"]' for pcr, value in firmware.items())
+
+
 def _reference_values(seen: Observation, *, name: str, enrol_ek: bool) -> Iterator[str]:
     yield "reference_values:"
     yield "  measurements:"
@@ -218,6 +243,11 @@ def _reference_values(seen: Observation, *, name: str, enrol_ek: bool) -> Iterat
         mark = "" if enrol_ek else "# "
         yield "    # Only an SVSM that keeps its vTPM's state has the same EK after a restart."
         yield f'    {mark}ek_sha256: ["{seen.ek_sha256}"]'
+    if seen.pcrs is not None and any(
+        pcr in _FIRMWARE_PCRS for bank in seen.pcrs.selection.banks for pcr in bank.pcrs
+    ):
+        yield "    pcrs:"
+        yield from _known_pcrs(seen.pcrs)
 
 
 def _bool(value: object) -> str:

@@ -8,8 +8,10 @@ from rich.text import Text
 
 from app.appraisal.policy import Policy, TcbFloors
 from app.cli.terminal import BAD, CAUTION, FAINT, GOOD, STRONG, columns, joined, styled
+from app.wire.tpm.pcr import PcrSelection
 
 _STATES = {"allowed": GOOD, "deprecated": CAUTION, "denied": BAD}
+_UNQUOTED = "Values are known of PCRs that are quoted only where a request asks for them: {}."
 _NO_MEASUREMENT = "No launch digest is allowed: no verdict under this policy is affirming."
 
 
@@ -52,7 +54,16 @@ def render_policy(policy: Policy, name: str) -> Iterator[RenderableType]:
 
 def _remarks(policy: Policy) -> list[str]:
     allowed = [known for known in policy.reference_values.measurements if known.state == "allowed"]
-    return [] if allowed else [_NO_MEASUREMENT]
+    remarks = [] if allowed else [_NO_MEASUREMENT]
+    quoted = policy.policy.vtpm.pcrs
+    unquoted = {
+        bank: sorted(rest)
+        for bank, registers in policy.reference_values.vtpm.pcrs.items()
+        if (rest := set(registers) - set(quoted.get(bank, ())))
+    }
+    if unquoted:
+        remarks.append(_UNQUOTED.format(PcrSelection.of(unquoted)))
+    return remarks
 
 
 def _demands(policy: Policy) -> Iterator[tuple[str, str]]:
@@ -103,6 +114,12 @@ def _demands(policy: Policy) -> Iterator[tuple[str, str]]:
     yield "vTPM manifest", "version " + " or ".join(vtpm.manifest_versions)
     yield "EK template", " or ".join(vtpm.ek_templates) or "any of the TCG's"
     yield "EKs enrolled", str(len(vtpm.ek_sha256)) if vtpm.ek_sha256 else "any"
+    yield "quote", "required" if asked.vtpm.require_quote else "judged where there is one"
+    yield "PCRs to quote", str(asked.vtpm.selection)
+    yield "PCR values known", str(PcrSelection.of(vtpm.pcrs)) if vtpm.pcrs else "of none"
+    yield "event log", "required" if asked.vtpm.require_event_log else "judged where there is one"
+    wish = asked.vtpm.secure_boot
+    yield "Secure Boot", "on or off" if wish == "any" else "must be on" if wish else "must be off"
 
 
 def _revocation(policy: Policy) -> str:
