@@ -18,6 +18,7 @@ from app.tpm.transport import SocketTransport
 from app.trust.certificates import der
 from app.wire.tpm.public import TpmtPublic
 from app.wire.tpm.template import creation_template
+from tests.conftest import REPOSITORY
 from tests.interop.software_tpm import SoftwareTpm, software_tpm
 from tests.tpm.live import AK_P256, LiveTpm
 from tests.trust.ek_ca import issue
@@ -79,6 +80,23 @@ def test_tpm2_getekcertificate_finds_them(shared: SoftwareTpm) -> None:
     shared.run("tpm2_createek", "-c", "ek.ctx", "-u", "ek.pem", "-G", "rsa", "-f", "pem")
     certified = x509.load_der_x509_certificate(rsa).public_key()
     assert load_pem_public_key(shared.read("ek.pem")) == certified
+
+
+def test_the_commands_of_the_documentation_do_the_same(shared: SoftwareTpm) -> None:
+    with client(shared) as tpm:
+        ours = put(tpm, "L-1")
+        public = tpm.nv_read_public(INDEXES["L-1"])
+        tpm.nv_undefine(INDEXES["L-1"])
+    shared.write("ek.der", ours)
+    page = (REPOSITORY / "docs" / "ek-certificates.md").read_text()
+    commands = [line for line in page.splitlines() if line.startswith("tpm2_")]
+    assert len(commands) == 3
+    for command in commands:
+        shared.run("sh", "-e", "-c", command)
+    assert shared.read("check.der") == ours
+    with client(shared) as tpm:
+        assert tpm.nv_read_public(INDEXES["L-1"]) == public
+        put(tpm, "L-1", ours)  # there already
 
 
 @pytest.mark.parametrize("template", INDEXES)
