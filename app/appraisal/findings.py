@@ -4,7 +4,7 @@ Check names: attestation-results profile of this project (docs/reference/checks.
 (draft-ietf-rats-ar4si), failing closed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -233,6 +233,12 @@ def genuine(findings: Iterable[Finding]) -> bool:
     return passed >= GENUINE
 
 
+def mandatory(outcomes: Mapping[str, str]) -> frozenset[CheckId]:
+    """The checks that cannot be waived, given what each came to; of a quote these are all or none."""
+    quoted = any(outcomes.get(check, Outcome.NOT_REQUESTED) != Outcome.NOT_REQUESTED for check in QUOTE)
+    return MANDATORY | QUOTE if quoted else MANDATORY
+
+
 def tier(findings: tuple[Finding, ...], profile: Profile) -> Tier:
     """The verdict: affirming only if every check reported, none failed and none was waived.
 
@@ -243,10 +249,8 @@ def tier(findings: tuple[Finding, ...], profile: Profile) -> Tier:
     if Outcome.FAILED in outcomes.values():
         return Tier.CONTRAINDICATED
     complete = len(findings) == len(outcomes) and outcomes.keys() == set(profile.checks)
-    mandatory = MANDATORY & set(profile.checks)
-    if any(outcomes.get(check, Outcome.NOT_REQUESTED) is not Outcome.NOT_REQUESTED for check in QUOTE):
-        mandatory |= QUOTE
-    if not complete or any(outcomes[check] is Outcome.NOT_REQUESTED for check in mandatory):
+    due = mandatory(outcomes) & set(profile.checks)
+    if not complete or any(outcomes[check] is Outcome.NOT_REQUESTED for check in due):
         return Tier.NONE
     if any(outcome is Outcome.WARNED and check not in ADVISORY for check, outcome in outcomes.items()):
         return Tier.WARNING

@@ -21,6 +21,7 @@ from app.telemetry.logs import configure_logging
 from app.trust.endorsements import EndorsementSource
 from app.trust.roots import TrustRoots
 from app.trust.store import EndorsementStore
+from app.verifier.key_challenges import KeyChallenges
 from app.verifier.policies import PolicySet, read_policies, read_policy
 from app.verifier.verifier import Verifier
 
@@ -119,7 +120,9 @@ async def endorsement_source(
 
 
 @asynccontextmanager
-async def local_verifier(settings: Settings, how: Circumstances) -> AsyncIterator[Verifier]:
+async def local_verifier(
+    settings: Settings, how: Circumstances, challenges: KeyChallenges | None = None
+) -> AsyncIterator[Verifier]:
     """A verifier in this process, with its connections open."""
     async with endorsement_source(settings, how) as (source, roots):
-        yield Verifier(source, roots, how.clock)
+        yield Verifier(source, roots, how.clock, challenges)

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from app.appraisal.findings import MANDATORY
+from app.appraisal.findings import mandatory
 from app.cli.terminal import BAD, CAUTION, FAINT, GOOD, STRONG, columns, is_narrow, joined, styled
 
 _OUTCOMES = {
@@ -67,10 +67,9 @@ def verdict_line(document: dict[str, Any]) -> Text:
 def _unanswered(document: dict[str, Any]) -> list[str]:
     """The mandatory checks that were not asked for."""
     findings = (finding for finding in _list(document, "findings") if isinstance(finding, dict))
-    asked_nothing = (
-        str(finding.get("check")) for finding in findings if _outcome(finding) == "not_requested"
-    )
-    return [check for check in asked_nothing if check in MANDATORY]
+    outcomes = {str(finding.get("check")): _outcome(finding) for finding in findings}
+    due = mandatory(outcomes)
+    return [check for check, outcome in outcomes.items() if outcome == "not_requested" and check in due]
 
 
 def _findings_table(findings: list[dict[str, Any]]) -> RenderableType:

@@ -10,13 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from app.api.evidence_document import EvidenceDocument
+from app.api.evidence_document import ChannelBinding, EvidenceDocument
+from app.appraisal.quote import Quote, QuoteExpectation
 from app.assembly import make_roots, make_simulator, with_root_files
-from app.cli import terminal
+from app.cli import channel_option, pcr_option, terminal
 from app.cli.certificate_table import merged_table
 from app.cli.evidence_file import read_evidence
 from app.cli.failure import ExitCode, InFileError, about
 from app.cli.files import STDIN, display_name, read_64_bytes, read_file
+from app.cli.key_activation import KeyActivation
 from app.cli.roles import (
     Circumstances,
     choose_policy,
@@ -27,18 +29,22 @@ from app.cli.roles import (
 )
 from app.cli.service import ServiceClient
 from app.cli.verdict_view import render_verdict
-from app.errors import WireError
+from app.errors import EvidenceError, WireError
 from app.trust.certificates import MAX_BUNDLE_SIZE, MAX_CRL_SIZE, load_crl
 from app.trust.endorsements import OfferedEndorsements
+from app.verifier.key_challenges import KeyChallenges
 from app.verifier.policies import read_policy
+from app.verifier.single_use import MemorySingleUseStore
 from app.wire import b64
 from app.wire import manifest as manifest_format
 from app.wire.evidence import Evidence
 from app.wire.manifest import parse_manifest
 from app.wire.report import AttestationReport
+from app.wire.session import NO_CHANNEL
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
 _MAX_REPORT = 1 << 16  # far more than a report has, so that the error can say how many there are
+_LIFETIME_S = 600.0  # of a challenge that never leaves this process
 _INSPECT = "`svsm-attest inspect` says what the file is, and how to unwrap a report."
 
 
@@ -101,6 +107,23 @@ def verify(
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="Have the verifier at this URL appraise it.")
     ] = None,
+    pcrs: Annotated[
+        str | None,
+        typer.Option(
+            metavar=pcr_option.METAVAR, help="The PCRs that you had quoted; the policy's if left out."
+        ),
+    ] = None,
+    channel_binding: Annotated[
+        str | None,
+        typer.Option(
+            metavar=channel_option.METAVAR,
+            help="The channel that the session must be bound to, such as tls-server-end-point:cert.pem.",
+        ),
+    ] = None,
+    attester: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Have this attester show that its quote is by the EK's TPM."),
+    ] = None,
     allow_simulator: Annotated[
         bool, typer.Option("--allow-simulator", help="Trust this machine's simulator. For development only.")
     ] = False,
@@ -116,11 +139,15 @@ def verify(
     _demand_one_stdin([evidence, report, manifest], [nonce, report_data], [*certs, *(crl or ())])
     settings = command_settings()
     subject = _read_subject(evidence, report, manifest, nonce, report_data)
+    expectation = QuoteExpectation(
+        pcrs=pcr_option.read_pcrs(pcrs) if pcrs is not None else None,
+        channel=channel_option.read_channel(channel_binding) if channel_binding is not None else NO_CHANNEL,
+    )
     offered = _read_offered(certs, crl or ())
     if url is not None:
         local = {"--at": at, "--offline": offline, "--trust-root": trust_root, "--store": store}
         _demand_none(local | {"--allow-simulator": allow_simulator}, "goes with --url: that verifier decides")
-        document = _verify_elsewhere(url, subject, offered, policy)
+        document = _verify_elsewhere(url, subject, offered, policy, expectation, attester)
     else:
         moment = _parse_time(at) if at is not None else None
         trust_simulator = allow_simulator or (settings.allow_simulator and settings.simulates)
@@ -132,18 +159,33 @@ def verify(
             clock=(lambda: moment) if moment else utc_now,
         )
         chosen = choose_policy(settings, policy, simulator=trust_simulator)
+        challenges = KeyChallenges(MemorySingleUseStore(1), lifetime_s=_LIFETIME_S, clock=utc_now)
 
         async def appraise() -> dict[str, Any]:
-            async with local_verifier(settings, how) as verifier:
-                result = await verifier.verify(subject.evidence, subject.nonce, chosen, offered=offered)
+            answer = None
+            if attester is not None:
+                with ServiceClient(attester) as client:
+                    activation = KeyActivation(client, subject.evidence, subject.source)
+                    answer = await activation.by_ourselves(challenges)
+            async with local_verifier(settings, how, challenges) as verifier:
+                result = await verifier.verify(
+                    subject.evidence,
+                    subject.nonce,
+                    chosen,
+                    offered=offered,
+                    expectation=expectation,
+                    answer=answer,
+                )
             return result.document()
 
         try:
             document = asyncio.run(appraise())
-        except WireError as error:
+        except (WireError, EvidenceError) as error:
             raise InFileError(subject.source, error, _INSPECT) from error
     if subject.nonce is None:
         _note_missing_nonce(subject.evidence)
+    if subject.evidence.quote is not None and attester is None:
+        _note_missing_attester()
     if as_json:
         terminal.print_json(document)
     else:
@@ -197,6 +239,8 @@ def _demand_readable(evidence: Evidence, report_source: str, manifest_source: st
     """Say which file is to blame before anything is looked up."""
     with about(report_source, _INSPECT):
         AttestationReport.parse(evidence.report)
+        if evidence.quote is not None:
+            Quote.parse(evidence.quote)
     if evidence.manifest is not None:
         with about(manifest_source, _INSPECT):
             parse_manifest(evidence.manifest)
@@ -225,6 +269,11 @@ def _note_missing_nonce(evidence: Evidence) -> None:
     )
 
 
+def _note_missing_attester() -> None:
+    what = "without --attester only the SVSM itself could show that the quote is by the EK's TPM."
+    terminal.note(terminal.joined(("note: ", terminal.CAUTION), what))
+
+
 def _read_offered(certs: Sequence[Path], crls: Sequence[Path]) -> OfferedEndorsements:
     offered = OfferedEndorsements()
     for path in certs:
@@ -238,7 +287,12 @@ def _read_offered(certs: Sequence[Path], crls: Sequence[Path]) -> OfferedEndorse
 
 
 def _verify_elsewhere(
-    url: str, subject: _Subject, offered: OfferedEndorsements, policy: str | None
+    url: str,
+    subject: _Subject,
+    offered: OfferedEndorsements,
+    policy: str | None,
+    expectation: QuoteExpectation,
+    attester: str | None,
 ) -> dict[str, Any]:
     if subject.nonce is None:
         raise typer.BadParameter("a verifier wants the --nonce (of a bare report: --report-data)")
@@ -253,8 +307,20 @@ def _verify_elsewhere(
             if is_policy_file(policy)
             else policy
         )
-    with ServiceClient(url) as client:
-        return client.verify(request)
+    if expectation.pcrs is not None:
+        request["pcrs"] = expectation.pcrs.names()
+    if expectation.channel != NO_CHANNEL:
+        channel = expectation.channel
+        request["channel_binding"] = {
+            "type": ChannelBinding.of(channel.type).value,
+            "value": b64.encode(channel.value),
+        }
+    with ServiceClient(url) as verifier:
+        if attester is not None:
+            with ServiceClient(attester) as client:
+                activation = KeyActivation(client, subject.evidence, subject.source)
+                request["activation"] = activation.by_verifier(verifier)
+        return verifier.verify(request)
 
 
 def _parse_time(text: str) -> datetime:
