@@ -245,7 +245,7 @@ def tier(findings: tuple[Finding, ...], profile: Profile) -> Tier:
     A failed check contraindicates whatever else is missing; a missing or waived mandatory
     check leaves no verdict, and of a quote every check is mandatory; a warning lowers it.
     """
-    outcomes = {finding.check: finding.outcome for finding in findings}
+    outcomes: dict[str, Outcome] = {finding.check: finding.outcome for finding in findings}
     if Outcome.FAILED in outcomes.values():
         return Tier.CONTRAINDICATED
     complete = len(findings) == len(outcomes) and outcomes.keys() == set(profile.checks)
