@@ -36,6 +36,7 @@ class _Commands(LazyGroup):
         ),
         "verify": LazyCommand("app.cli.verify:verify", "Appraise evidence, or a bare SNP report."),
         "inspect": LazyCommand("app.cli.inspect:inspect", "Say what a file is, and decode it."),
+        "measure": LazyCommand("app.cli.measure:measure", "Compute the launch digest of IGVM files."),
         "certs": LazyCommand("app.cli.certs:certs", "Fetch, import and list endorsements."),
         "selftest": LazyCommand(
             "app.cli.selftest:selftest", "Check a VM from inside: everything attestation needs."

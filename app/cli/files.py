@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from app.cli.failure import InputError
@@ -17,19 +18,24 @@ def display_name(path: Path) -> str:
     return "standard input" if str(path) == STDIN else str(path)
 
 
-def read_file(path: Path, limit: int) -> bytes:
+def read_file(path: Path, limit: int, *, larger: tuple[bytes, int] | None = None) -> bytes:
     """The whole content of a file, or of standard input for `-`.
 
+    Args:
+        path: the file.
+        limit: the most bytes it may have.
+        larger: how a kind begins that may have more, and how many.
+
     Raises:
-        InputError: it cannot be read, or has more than `limit` bytes.
+        InputError: it cannot be read, or has too many bytes.
     """
     name = display_name(path)
     try:
-        if str(path) == STDIN:
-            raw = sys.stdin.buffer.read(limit + 1)
-        else:
-            with path.open("rb") as file:
-                raw = file.read(limit + 1)
+        with nullcontext(sys.stdin.buffer) if str(path) == STDIN else path.open("rb") as file:
+            raw = file.read(limit + 1)
+            if larger is not None and len(raw) > limit and raw.startswith(larger[0]):
+                limit = larger[1]
+                raw += file.read(limit + 1 - len(raw))
     except OSError as error:
         remedy = "Name a file, or - for standard input." if isinstance(error, IsADirectoryError) else None
         raise InputError(name, f"cannot be read: {error.strerror or error}", remedy) from error

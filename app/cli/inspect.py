@@ -12,6 +12,8 @@ from app.cli.files import STDIN, display_name, read_file
 from app.cli.inspection.identify import MAX_SIZE, identify
 from app.cli.inspection.view import render
 from app.cli.verdict_view import render_verdict
+from app.wire.igvm.file import MAX_SIZE as MAX_IGVM_SIZE
+from app.wire.igvm.fixed_header import MAGIC
 
 
 def inspect(
@@ -21,10 +23,10 @@ def inspect(
     """Say what a file is, by its content, and decode it.
 
     Reports (bare or wrapped), certificates, PEM bundles, CRLs, certificate tables, manifests of an
-    SVSM, TPM public keys, quotes and signatures, firmware event logs, evidence and verdicts. Nothing
-    is judged: that is what `verify` does.
+    SVSM, TPM public keys, quotes and signatures, firmware event logs, IGVM files, evidence and
+    verdicts. Nothing is judged: that is what `verify` does.
     """
-    raw = read_file(file, MAX_SIZE)
+    raw = read_file(file, MAX_SIZE, larger=(MAGIC, MAX_IGVM_SIZE))
     name = display_name(file)
     with about(name):
         sheet = identify(raw)

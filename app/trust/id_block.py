@@ -13,7 +13,7 @@ from app.wire.igvm.id_block import CURVE_P384, ECDSA_P384_SHA384, EcdsaKey, Ecds
 
 
 def id_block_problems(block: SnpIdBlock, policy: int) -> tuple[str, ...]:
-    """Why the firmware would refuse the block under this guest policy, a phrase each; none if it would take it.
+    """Why the firmware would refuse the block under this guest policy: phrases, none where it takes it.
 
     The launch digest itself is not compared: that takes the pages.
     """

@@ -20,6 +20,7 @@ COMMANDS = (
     "attest",
     "verify",
     "inspect",
+    "measure",
     "certs",
     "selftest",
     "policy",

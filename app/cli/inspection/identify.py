@@ -8,6 +8,7 @@ from app.cli.failure import InputError
 from app.cli.inspection import documents
 from app.cli.inspection.certificate import bundle_sheet, certificate_sheet, crl_sheet
 from app.cli.inspection.event_log import event_log_sheet, is_event_log
+from app.cli.inspection.igvm import igvm_sheet
 from app.cli.inspection.manifest import manifest_sheet
 from app.cli.inspection.quote import ATTEST_MAGIC, attest_sheet, signature_sheet
 from app.cli.inspection.report import report_sheet
@@ -19,6 +20,7 @@ from app.trust.certificates import load_certificate, load_certificates, load_crl
 from app.wire import b64, guid, services_manifest, uefi_mm
 from app.wire.certificate_table import CertificateTable
 from app.wire.event_log import EventLog
+from app.wire.igvm.fixed_header import MAGIC as IGVM_MAGIC
 from app.wire.manifest import parse_manifest
 from app.wire.report import REPORT_SIZE, AttestationReport
 from app.wire.tpm import algorithms as alg
@@ -167,6 +169,10 @@ def _wrapped(raw: bytes, start: int, wrapping: str, remark: str) -> Sheet:
     )
 
 
+def _igvm(raw: bytes) -> Sheet | None:
+    return igvm_sheet(raw) if raw.startswith(IGVM_MAGIC) else None
+
+
 def _services(raw: bytes) -> Sheet | None:
     if not raw.startswith(services_manifest.MAGIC):
         return None
@@ -237,6 +243,7 @@ _RECOGNISERS: tuple[Callable[[bytes], Sheet | None], ...] = (
     _json,
     _pem,
     _der,
+    _igvm,
     _attest,
     _event_log,
     _signature,

@@ -81,7 +81,7 @@ def report_sheet(report: AttestationReport, line: ProductLine | None = None) -> 
             Section("Report", _report_rows(report)),
             Section("Platform", _platform_rows(report, line)),
             Section("Guest", _guest_rows(report)),
-            Section("Guest policy", _policy_rows(report.policy)),
+            Section("Guest policy", guest_policy_rows(report.policy, "0x008")),
             Section("Platform info", _platform_info_rows(report.platform_info)),
             Section("Signature", _signature_rows(report)),
         ),
@@ -253,9 +253,10 @@ def _guest_rows(report: AttestationReport) -> tuple[Row, ...]:
     )
 
 
-def _policy_rows(policy: GuestPolicy) -> tuple[Row, ...]:
+def guest_policy_rows(policy: GuestPolicy, place: str = "") -> tuple[Row, ...]:
+    """Every bit of a guest policy, which stands at `place`, in words."""
     rows = [
-        Row(place="0x008", name="POLICY", value=f"0x{policy.encode():x}"),
+        Row(place=place, name="POLICY", value=f"0x{policy.encode():x}"),
         Row(name="ABI", value=f"{policy.abi_major}.{policy.abi_minor}", note="least firmware ABI"),
     ]
     for field, (name, when_set, when_clear) in _POLICY_WORDS.items():
