@@ -94,7 +94,8 @@ class LiveEkDocument(BaseModel):
 
     state: LiveState
     name: str | None = Field(description="TPM Name of the TPM's EK, in hexadecimal", pattern="^[0-9a-f]+$")
-    why: str | None = Field(description="where they do not match, and what to do")
+    why: str | None = Field(description="where they do not match")
+    remedy: str | None = Field(description="what to do about it")
 
 
 class EkDocument(BaseModel):
@@ -126,7 +127,7 @@ class EkDocument(BaseModel):
             algorithm=public.algorithm,
             template=public.template,
             attested_at=ek.attested_at,
-            live=LiveEkDocument(state=live.state, name=name, why=live.why),
+            live=LiveEkDocument(state=live.state, name=name, why=live.why, remedy=live.remedy),
         )
 
 

@@ -181,7 +181,7 @@ class Attester:
         try:
             return LiveEk.compare(attested, await self._demand_vtpm().ek(attested.template))
         except BackendError as error:
-            return LiveEk.unknown(f"{error}.")
+            return LiveEk.unknown(f"The TPM did not tell its EK: {error.reason}.", f"{error.remedy}.")
         except RateLimitedError as error:
             return LiveEk.unknown(f"The TPM is busy: {error.reason}.")
 

@@ -24,7 +24,8 @@ class LiveEk:
 
     state: LiveState
     name: bytes | None = None  # of the TPM's, where it told one
-    why: str | None = None  # where they do not match
+    why: str | None = None  # where they do not match, in one sentence
+    remedy: str | None = None
 
     @classmethod
     def compare(cls, attested: TpmtPublic, live: TpmtPublic) -> "LiveEk":
@@ -36,13 +37,14 @@ class LiveEk:
             name=live.name,
             why="The TPM makes another EK than the SVSM vouches for: its endorsement seed was changed"
             " (TPM2_ChangeEPS) after the SVSM read the EK, whose manifest is stale then, or this TPM is"
-            " not the SVSM's. Restart the VM.",
+            " not the SVSM's.",
+            remedy="Restart the VM.",
         )
 
     @classmethod
-    def unknown(cls, why: str) -> "LiveEk":
+    def unknown(cls, why: str, remedy: str | None = None) -> "LiveEk":
         """There was nothing to compare with."""
-        return cls(state=LiveState.NOT_COMPARED, why=why)
+        return cls(state=LiveState.NOT_COMPARED, why=why, remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

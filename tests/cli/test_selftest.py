@@ -5,14 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import selftest
-from app.cli.live_ek import NotComparedError, attested_ek, device_tcti, live_ek
-from app.wire.manifest import EkManifest, parse_manifest
-from app.wire.tpm.public import TpmtPublic
+from app.errors import BackendError, TpmRefusedError, TpmUnavailableError
+from app.evidence.simulator.backend import SimulatorBackend
+from app.evidence.simulator.software_tpm import SimulatedVtpm
+from app.evidence.vtpm.refusal import VtpmCause
+from app.evidence.vtpm.vtpm import Vtpm
+from app.tpm.client import Tpm
+from app.wire.manifest import parse_manifest
 from tests.cli.command_line import Cli, Ended
 from tests.fakes.tsm_mount import MountNotPossibleError, mounted
-from tests.interop.software_tpm import SoftwareTpm, demand, software_tpm
+from tests.interop.software_tpm import demand
+from tests.wire.samples import SWTPM_EK
 
+KEY = ("vtpm.live_ek", "vtpm.ak", "vtpm.ak_binding", "vtpm.ak_import")
+QUOTE = (
+    "vtpm.quote.signature",
+    "vtpm.quote.nonce",
+    "vtpm.quote.selection",
+    "vtpm.quote.digest",
+    "vtpm.event_log",
+)
 EVIDENCE = ("snp.report_data", "snp.vmpl", "vtpm.binding", "vtpm.manifest_version", "vtpm.ek_template")
 ENDORSEMENTS = ("snp.chain", "snp.signature", "snp.vek.kind", "snp.vek.tcb", "snp.vek.hwid", "snp.product")
 
@@ -34,6 +46,110 @@ def test_a_simulated_vm_in_order(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
     shown = cli("selftest", "--backend", "simulator")
     assert shown.out.startswith("SIMULATED: this says nothing about any hardware.")
     assert shown.out.rstrip().split("\n")[-1].startswith("None of ")
+
+
+@pytest.mark.parametrize("ek", ["rsa2048", "p256", "p384"])
+def test_a_simulated_vm_with_its_tpm(ek: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    demand("swtpm")
+    monkeypatch.setenv("SVSM_ATTEST_SIMULATOR_EK", ek)
+    ended = cli("selftest", "--backend", "simulator", "--json")
+    found = statuses(ended)
+    expected = ("vtpm", "vtpm.quote", "attestation", *KEY, *QUOTE)
+    assert {name: found[name] for name in expected} == dict.fromkeys(expected, "ok"), ended.out
+    assert [name for name in found if name in expected] == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("fault", "failing"),
+    [
+        ("vtpm.ak_binding", {"vtpm.ak_binding", "vtpm.ak_import", "vtpm.event_log"}),
+        ("vtpm.quote.digest", {"vtpm.quote.digest", "vtpm.event_log"}),
+        ("vtpm.event_log", {"vtpm.event_log"}),
+    ],
+)
+def test_a_fault_of_the_tpm_is_found(
+    fault: str, failing: set[str], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demand("swtpm")
+    monkeypatch.setenv("SVSM_ATTEST_ALLOW_SIMULATOR", "true")
+    monkeypatch.setenv("SVSM_ATTEST_SIMULATOR_FAULT", fault)
+    ended = cli("selftest", "--backend", "simulator", "--json")
+    assert ended.status == 1
+    assert {name for name, status in statuses(ended).items() if status == "fail"} == failing
+
+
+def test_a_simulated_vm_without_a_tpm(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SVSM_ATTEST_ALLOW_SIMULATOR", "true")
+    monkeypatch.setenv("SVSM_ATTEST_SIMULATOR_VTPM", "none")
+    ended = cli("selftest", "--backend", "simulator", "--json")
+    found = statuses(ended)
+    assert (ended.status, found["vtpm"], found["vtpm.live_ek"]) == (0, "skip", "skip")
+    assert not set(found) & {"vtpm.quote", "vtpm.ak", *QUOTE}
+
+
+def test_a_manifest_whose_ek_is_none_of_the_tcg(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    demand("swtpm")
+    monkeypatch.setenv("SVSM_ATTEST_ALLOW_SIMULATOR", "true")
+    monkeypatch.setenv("SVSM_ATTEST_SIMULATOR_FAULT", "vtpm.ek_template")
+    ended = cli("selftest", "--backend", "simulator", "--json")
+    found = statuses(ended)
+    assert (found["vtpm.live_ek"], found["vtpm.ak_binding"]) == ("skip", "fail")
+    assert "vtpm.ak_import" not in found
+
+
+def test_a_tpm_without_an_event_log_still_quotes(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    demand("swtpm")
+
+    def unreadable(_: object) -> bytes:
+        raise BackendError(VtpmCause.EVENT_LOG, "the event log may not be read", "Run as root")
+
+    monkeypatch.setattr(SimulatorBackend, "event_log", unreadable)
+    ended = cli("selftest", "--backend", "simulator", "--json")
+    found = statuses(ended)
+    assert (found["event log"], found["vtpm.quote"], found["vtpm.quote.digest"]) == ("skip", "ok", "ok")
+    assert found["vtpm.event_log"] == "skip"
+
+
+def test_a_tpm_with_another_ek_than_the_svsm_vouches_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    demand("swtpm")
+    monkeypatch.setenv("SVSM_ATTEST_ALLOW_SIMULATOR", "true")
+    stale = SWTPM_EK  # of a TPM that was manufactured anew since
+    monkeypatch.setattr(SimulatedVtpm, "public", lambda _: stale)
+    ended = cli("selftest", "--backend", "simulator")
+    assert ended.status == 1
+    assert "fail  vtpm.live_ek" in ended.out
+    assert "makes another EK than the SVSM vouches for" in ended.out
+    assert "do: Restart the VM." in ended.out
+    assert "fail  vtpm.ak_binding" in ended.out  # the challenge is to a key that is not there
+
+
+def test_a_tpm_that_refuses_to_quote(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    demand("swtpm")
+
+    def refuse(*_: object) -> tuple[bytes, bytes]:
+        raise TpmRefusedError("TPM2_Quote", 0x921, "TPM_RC_LOCKOUT")
+
+    monkeypatch.setattr(Tpm, "quote", refuse)
+    ended = cli("selftest", "--backend", "simulator", "--json")
+    failed = next(one for one in ended.json["checks"] if one["name"] == "vtpm.quote")
+    assert failed["status"] == "fail"
+    assert failed["detail"] == "tpm-refused: the TPM refused: TPM2_Quote answered 0x921 TPM_RC_LOCKOUT"
+    assert "tpm2_dictionarylockout" in failed["remedy"]
+    assert statuses(ended)["attestation"] == "ok"  # a report without a quote
+
+
+def test_a_tpm_that_fails_between_report_and_challenge(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    demand("swtpm")
+
+    async def gone(*_: object) -> None:
+        raise TpmUnavailableError("tpm-gone", "the TPM broke off", "Try again")
+
+    monkeypatch.setattr(Vtpm, "hand_out", gone)
+    monkeypatch.setattr(Vtpm, "ek", gone)
+    ended = cli("selftest", "--backend", "simulator", "--json")
+    found = statuses(ended)
+    assert (found["vtpm.ak_binding"], found["vtpm.ak_import"]) == ("fail", "fail")
+    assert found["vtpm.live_ek"] == "skip"
 
 
 def test_a_simulator_that_is_not_trusted_fails_at_its_chain(
@@ -87,7 +203,7 @@ def test_a_state_directory_that_cannot_be_used(cli: Cli, monkeypatch: pytest.Mon
 
 
 def test_a_damaged_certificate_table_of_the_host(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.cli.selftest.CertificateTable.parse", parse_manifest)
+    monkeypatch.setattr("app.cli.examination.CertificateTable.parse", parse_manifest)
     ended = cli("selftest", "--backend", "simulator", "--json")
     assert statuses(ended)["certificates"] == "skip"
 
@@ -112,9 +228,11 @@ def test_a_vm_whose_kernel_is_emulated(configfs: Path, cli: Cli) -> None:
     passing = ("configfs", "entry", "provider", "svsm", "permission", "attestation", *EVIDENCE[:3])
     assert {name: found[name] for name in passing} == dict.fromkeys(passing, "ok"), ended.out
     assert found["certificates"] == "skip"
-    assert found["vtpm.live_ek"] == "skip"
+    assert (found["vtpm"], found["vtpm.live_ek"]) == ("skip", "skip")  # as where the kernel has no driver
+    assert "vtpm.quote" not in found
     shown = cli("selftest", "--offline")
-    assert "not checked here: " in shown.out
+    assert "report-only, no quotes: " in shown.out
+    assert "CONFIG_TCG_SVSM" in shown.out
 
 
 def test_evidence_from_an_emulated_kernel(
@@ -127,95 +245,3 @@ def test_evidence_from_an_emulated_kernel(
     evidence = tmp_path / "evidence.json"
     evidence.write_text(ended.out)
     assert cli("inspect", evidence).status == 0
-
-
-# The EK of the live TPM
-
-
-@pytest.fixture(scope="module")
-def tpm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftwareTpm]:
-    """A software TPM, which makes EKs as any other."""
-    with software_tpm(tmp_path_factory.mktemp("tpm")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def attested(tpm: SoftwareTpm) -> TpmtPublic:
-    """What an SVSM would vouch for: this TPM's EK."""
-    tpm.run("tpm2_createek", "-G", "rsa", "-c", "ek.ctx", "-u", "ek.pub")
-    return TpmtPublic.from_tpm2b(tpm.read("ek.pub"))
-
-
-def tcti(tpm: SoftwareTpm) -> str:
-    return f"swtpm:host=127.0.0.1,port={tpm.port}"
-
-
-def test_the_live_tpm_gives_the_same_ek_again(tpm: SoftwareTpm, attested: TpmtPublic) -> None:
-    assert live_ek(attested, tcti(tpm)) == attested
-    tpm.run("tpm2_flushcontext", "-t")
-
-
-def test_another_tpm_gives_another(tpm: SoftwareTpm, vectors: Path) -> None:
-    raw = (vectors / "synthetic/genoa/svsm-vtpm-good/manifest-tpmt_public.bin").read_bytes()
-    other = parse_manifest(raw)
-    assert isinstance(other, EkManifest)
-    assert live_ek(other.ek, tcti(tpm)) != other.ek
-    tpm.run("tpm2_flushcontext", "-t")
-
-
-def test_why_a_tpm_was_not_asked(
-    attested: TpmtPublic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    demand("tpm2_createek")
-    with pytest.raises(NotComparedError, match="tpm2_createek failed"):
-        live_ek(attested, "device:/nonexistent")
-    with pytest.raises(NotComparedError, match="there is no"):
-        device_tcti(tmp_path / "tpmrm0")
-    assert device_tcti(Path("/dev/null")) == "device:/dev/null"
-    signing = TpmtPublic.parse(attested.encode()[:4] + bytes.fromhex("000300b6") + attested.encode()[8:])
-    with pytest.raises(NotComparedError, match="no template"):
-        live_ek(signing, "device:/nonexistent")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NotComparedError, match="not installed"):
-        live_ek(attested, "device:/nonexistent")
-
-
-@pytest.mark.parametrize(
-    ("script", "said"), [("exit 0", "no public area"), ("exec sleep 5", "did not finish")]
-)
-def test_a_tool_that_misbehaves(
-    script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vectors: Path
-) -> None:
-    tool = tmp_path / "tpm2_createek"
-    tool.write_text(f"#!/bin/sh\n{script}\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    monkeypatch.setattr("app.cli.live_ek._TIMEOUT_S", 0.5)
-    raw = (vectors / "synthetic/genoa/svsm-vtpm-good/manifest-tpmt_public.bin").read_bytes()
-    with pytest.raises(NotComparedError, match=said):
-        live_ek(attested_ek(raw), "device:/nonexistent")
-
-
-def test_a_manifest_without_a_vtpm_has_no_ek() -> None:
-    with pytest.raises(NotComparedError, match="no EK"):
-        attested_ek(bytes(8))
-
-
-def test_the_comparison_shows_in_the_selftest(
-    configfs: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    del configfs
-    monkeypatch.setattr(selftest, "device_tcti", lambda _: "device:none")
-    monkeypatch.setattr(selftest, "live_ek", lambda attested, _: attested)
-    assert statuses(cli("selftest", "--offline", "--json"))["vtpm.live_ek"] == "ok"
-
-    def another(attested: TpmtPublic, _: str) -> TpmtPublic:
-        raw = bytearray(attested.encode())
-        raw[-2] ^= 1
-        return TpmtPublic.parse(bytes(raw))
-
-    monkeypatch.setattr(selftest, "live_ek", another)
-    ended = cli("selftest", "--offline")
-    assert ended.status == 1
-    assert "has another EK" in ended.out
-    assert "do: Restart the VM" in ended.out

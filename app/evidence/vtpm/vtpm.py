@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 COCONUT_EK = "L-1"  # the template by which COCONUT-SVSM makes the EK
 PROBE_TIMEOUT_S = 2.0
-_CHECK = "vtpm"
+CHECK = "vtpm"
 _NO_ROOM = {codes.OBJECT_MEMORY, codes.SESSION_MEMORY}
 _TPM_PT_MANUFACTURER = 0x105
 _QUOTE_ATTEMPTS = 2
@@ -101,7 +101,7 @@ class Vtpm:
             await asyncio.wait_for(self._worker.run(_ask_anything), PROBE_TIMEOUT_S)
         except (TpmUnavailableError, RateLimitedError, TpmRefusedError, TimeoutError) as error:
             return _report_only(self._explained(error))
-        return ProbeCheck(name=_CHECK, ok=True, detail=f"{self.name} answers: quotes are available")
+        return ProbeCheck(name=CHECK, ok=True, detail=f"{self.name} answers: quotes are available")
 
     async def ek(self, template: str) -> TpmtPublic:
         """The EK that the TPM has now, by the TCG's name for its template.
@@ -273,4 +273,4 @@ def _import(tpm: Tpm, ek: LoadedKey, blob: ImportBlob) -> int:
 
 
 def _report_only(why: BackendError) -> ProbeCheck:
-    return ProbeCheck(name=_CHECK, ok=True, detail=f"report-only, no quotes: {why.reason}", remedy=why.remedy)
+    return ProbeCheck(name=CHECK, ok=True, detail=f"report-only, no quotes: {why.reason}", remedy=why.remedy)
