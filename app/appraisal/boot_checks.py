@@ -80,18 +80,20 @@ def _shown(registers: list[tuple[str, int]]) -> PcrSelection:
 
 
 def _check_event_log(subject: Subject, quote: Quote | None, unknown: str) -> Finding:
-    """Does the event log account for the registers that were quoted?"""
-    demanded = subject.policy.policy.vtpm.require_event_log
-    came = subject.quote is not None and subject.quote.event_log is not None
+    """Does the event log account for the registers that were quoted?
+
+    A log beside a quote that holds is judged, whether the policy asks for it or not.
+    """
     expected = "an event log that replays to the quoted registers"
-    if not came:
+    demanded = subject.policy.policy.vtpm.require_event_log
+    log = quote.event_log if quote is not None else None
+    if quote is None or log is None:
         if not demanded:
-            why = "The evidence carries no event log, and the policy asks for none."
+            why = unknown or "No event log came along, and the policy asks for none."
             return not_requested(CheckId.VTPM_EVENT_LOG, None, why)
-        return failed(CheckId.VTPM_EVENT_LOG, expected, "none", "The event log is missing.", _ASK_LOG)
-    if quote is None or quote.event_log is None:
-        return failed(CheckId.VTPM_EVENT_LOG, expected, "unknown", unknown)
-    finding = check_event_log(quote.event_log, quote.pcrs)
+        why, remedy = (unknown, None) if unknown else ("The event log is missing.", _ASK_LOG)
+        return failed(CheckId.VTPM_EVENT_LOG, expected, "none", why, remedy)
+    finding = check_event_log(log, quote.pcrs)
     if demanded and finding.outcome is Outcome.NOT_REQUESTED:
         remedy = "Quote the registers of firmware and boot loader: 0 to 9, and 14."
         return failed(CheckId.VTPM_EVENT_LOG, expected, finding.actual, finding.why, remedy)

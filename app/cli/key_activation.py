@@ -36,6 +36,7 @@ class KeyActivation:
         if ek is None:
             raise InputError(source, "the evidence names no EK, so there is nothing to tie the key to")
         self._attester = attester
+        self._source = source
         self._ek = ek
         self._ak = TpmtPublic.parse(evidence.quote.ak_public)
         if self._ak.algorithm not in _KINDS:
@@ -48,6 +49,7 @@ class KeyActivation:
 
         Raises:
             ServiceError: verifier or attester refused, did not answer, or answered something else.
+            InputError: the attester has another key.
         """
         keys = {"ek_public": b64.encode(self._ek.encode()), "ak_public": b64.encode(self._ak.encode())}
         challenge = verifier.ask("/ak-challenges", keys)
@@ -63,6 +65,7 @@ class KeyActivation:
 
         Raises:
             WireError: the EK follows no TCG template.
+            InputError: the attester has another key.
             ServiceError: the attester refused, did not answer, or answered something else.
         """
         challenge = await challenges.activation(self._ek, self._ak)
@@ -72,7 +75,15 @@ class KeyActivation:
         return ActivationAnswer(challenge.id, self._open(parts))
 
     def _open(self, parts: Mapping[str, Any]) -> bytes:
-        request = {"key": _KINDS[self._ak.algorithm].value, "method": "activate", **parts}
+        kind = {"key": _KINDS[self._ak.algorithm].value}
+        keys = self._attester.ask("/ak", kind)
+        if keys.get("ak_public") != b64.encode(self._ak.encode()):
+            raise InputError(
+                self._source,
+                "the attestation key is another one than the attester's",
+                "Ask for evidence anew: the TPM was reset since, or this is another attester.",
+            )
+        request = {**kind, "method": "activate", **parts}
         answer = self._attester.ask("/ak/activate", request)
         try:
             return b64.decode(answer["secret"])

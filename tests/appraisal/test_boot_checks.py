@@ -88,7 +88,8 @@ def test_what_is_asked_for_fails_where_no_quote_answers(check: CheckId, changes:
 
 @pytest.mark.parametrize("check", [check for check, _ in ASKED])
 def test_what_nobody_asked_for_is_not_requested_even_of_a_broken_quote(check: CheckId) -> None:
-    assert outcome(quoted(WRONG_QUOTE), check).outcome is Outcome.NOT_REQUESTED
+    broken = quoted(replace(WRONG_QUOTE, event_log=BOOT, values=BOOTED))
+    assert outcome(broken, check).outcome is Outcome.NOT_REQUESTED
     assert outcome(subject(), check).outcome is Outcome.NOT_REQUESTED
 
 
@@ -105,9 +106,12 @@ def test_a_log_that_replays_to_the_registers_passes_and_a_changed_one_fails() ->
     assert outcome(with_log(changed), CheckId.VTPM_EVENT_LOG).outcome is Outcome.FAILED
 
 
-def test_a_log_that_came_is_judged_though_nobody_asked() -> None:
-    broken = quoted(replace(WRONG_QUOTE, event_log=BOOT, values=BOOTED))
-    assert outcome(broken, CheckId.VTPM_EVENT_LOG).outcome is Outcome.FAILED
+def test_without_a_nonce_there_is_no_verdict_but_values_and_log_are_judged() -> None:
+    wished = known(sha256={"7": ["00" * 32]})
+    appraised = quoted(Making(event_log=BOOT, values=BOOTED), nonce=None, **wished)
+    assert outcome(appraised, CheckId.QUOTE_NONCE).outcome is Outcome.NOT_REQUESTED
+    assert outcome(appraised, CheckId.VTPM_EVENT_LOG).outcome is Outcome.PASSED
+    assert outcome(appraised, CheckId.VTPM_PCRS).outcome is Outcome.FAILED
 
 
 def test_a_log_that_is_required_must_account_for_a_quoted_register() -> None:
