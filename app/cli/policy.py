@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from app.appraisal.findings import GENUINE, CheckId, Outcome
+from app.appraisal.findings import GENUINE, QUOTED, CheckId, Outcome
 from app.appraisal.policy import Policy, default_policy
 from app.appraisal.policy_document import MAX_SIZE, parse_policy
 from app.appraisal.result import AttestationResult
@@ -213,7 +213,10 @@ def _refuse(seen: _Seen, result: AttestationResult) -> None:
 
 def _note_what_fails(settings: Settings, how: Circumstances, seen: _Seen, drafted: Policy) -> None:
     result = _appraise(settings, how, seen, drafted)
+    failed = {finding.check for finding in result.findings if finding.outcome is Outcome.FAILED}
     for finding in result.findings:
+        if finding.check in QUOTED and CheckId.VTPM_AK_BINDING in failed:
+            continue  # it follows: nobody could challenge the key
         # Nobody was asked for a CRL, and that evidence is SIMULATED has been said.
         known = finding.outcome is Outcome.WARNED and finding.check in {CheckId.REVOCATION, CheckId.SIMULATED}
         if finding.outcome in {Outcome.FAILED, Outcome.WARNED} and not known:

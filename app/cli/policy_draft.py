@@ -217,6 +217,7 @@ def _quote(pcrs: PcrValues | None) -> Iterator[str]:
 def _known_pcrs(pcrs: PcrValues) -> Iterator[str]:
     yield "    # Registers that firmware alone writes. They change with it and with its settings; take the"
     yield "    # others with care: boot loader, kernel and operating system change them more often."
+    yield "    pcrs:"
     for bank, registers in pcrs.names().items():
         firmware = {pcr: value for pcr, value in registers.items() if pcr in _FIRMWARE_PCRS}
         if firmware:
@@ -246,7 +247,6 @@ def _reference_values(seen: Observation, *, name: str, enrol_ek: bool) -> Iterat
     if seen.pcrs is not None and any(
         pcr in _FIRMWARE_PCRS for bank in seen.pcrs.selection.banks for pcr in bank.pcrs
     ):
-        yield "    pcrs:"
         yield from _known_pcrs(seen.pcrs)
 
 
