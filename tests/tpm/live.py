@@ -24,6 +24,7 @@ AKS = {"p256": AK_P256, "rsa2048": AK_RSA}
 HIERARCHY_CONTROL = 0x121
 CHANGE_EPS = 0x124
 HIERARCHY_CHANGE_AUTH = 0x129
+PCR_ALLOCATE = 0x12B
 
 
 def tell(channel: SocketTransport, code: int, handle: int, parameters: bytes = b"") -> None:

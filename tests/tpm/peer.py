@@ -85,3 +85,21 @@ def scripted_tpm(*replies: Reply, timeout_s: float = 10.0) -> Iterator[Tpm]:
     """A client whose TPM has these replies."""
     with scripted(*replies) as (channel, _):
         yield Tpm(channel, timeout_s=timeout_s)
+
+
+class Canned:
+    """A transport whose answers are settled: the same again and again, or one after the other."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.commands: list[bytes] = []
+        self._answers = answers
+
+    def exchange(self, command: bytes, *, timeout_s: float) -> bytes:
+        """See Transport."""
+        assert timeout_s > 0
+        said = self._answers[min(len(self.commands), len(self._answers) - 1)]
+        self.commands.append(command)
+        return said
+
+    def close(self) -> None:
+        """See Transport."""
