@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.interop.software_tpm import demand
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
 PRINTED_URL = "http://127.0.0.1:8080"
@@ -69,6 +71,17 @@ def test_the_round_trip_by_hand(service: str, tmp_path: Path) -> None:
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert (verdict["verdict"], verdict["endorsements"]["simulated"]) == ("affirming", True)
     assert "SIMULATED" in done.stdout
+
+
+def test_down_to_the_pcrs(service: str, tmp_path: Path) -> None:
+    demand("swtpm")
+    (tmp_path / "nonce.bin").write_bytes(os.urandom(64))
+    script = section("Down to what the VM booted")
+    assert PRINTED_URL in script
+    done = run(script.replace(PRINTED_URL, service), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^passed +vtpm\.ak_binding ", done.stdout, re.MULTILINE)
+    assert re.search(r"^passed +vtpm\.event_log ", done.stdout, re.MULTILINE)
 
 
 def test_every_file_that_the_readme_points_to_is_there() -> None:
