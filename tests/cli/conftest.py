@@ -12,6 +12,9 @@ import pytest
 
 from app.cli.application import run
 from tests.cli.command_line import COMMAND, NOWHERE, Cli, Ended, Program
+from tests.cli.services import scripted, service
+
+__all__ = ["scripted", "service"]
 
 
 @pytest.fixture(autouse=True)

@@ -1,81 +1,18 @@
 """`attest --url`, `verify --url` and `health`: talking to a service, well-behaved or not."""
 
 import json
-import os
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from app.cli.server import LocalServer
 from app.cli.service import MAX_ANSWER
-from app.config import Settings
 from app.wire import guid
 from app.wire.b64 import decode
 from app.wire.certificate_table import CertificateTable
 from tests.cli.command_line import NOWHERE, Cli
+from tests.cli.services import Scripted
 
 NONCE = "5a" * 64
-
-
-@pytest.fixture(scope="module")
-def service(simulator_state: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Both roles on the simulator, which is trusted."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if name.startswith("SVSM_ATTEST_") and name != "SVSM_ATTEST_VECTORS":
-                patch.delenv(name)
-        for name, value in {
-            "PORT": "0",
-            "ALLOW_SIMULATOR": "true",
-            "SIMULATOR_STATE_DIR": str(simulator_state),
-            "STORE": str(tmp_path_factory.mktemp("store")),
-            "LOG_LEVEL": "error",
-        }.items():
-            patch.setenv(f"SVSM_ATTEST_{name}", value)
-        server = LocalServer(Settings.load())
-    with server.in_thread():
-        yield server.url
-
-
-class _Scripted(BaseHTTPRequestHandler):
-    """Answers what the test says, and remembers what it was asked."""
-
-    answer: tuple[int, bytes] = (200, b"{}")
-    asked: dict[str, Any]
-
-    def do_POST(self) -> None:
-        length = int(self.headers["Content-Length"])
-        type(self).asked = json.loads(self.rfile.read(length))
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        status, body = self.answer
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def scripted() -> Iterator[tuple[str, type[_Scripted]]]:
-    """A service of our own making, at a URL."""
-    handler = type("Handler", (_Scripted,), {"asked": {}})
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", handler
-        server.shutdown()
-        thread.join()
 
 
 def test_the_round_trip_with_a_service(service: str, cli: Cli, tmp_path: Path) -> None:
@@ -134,7 +71,7 @@ def test_a_policy_by_name_or_as_a_document(service: str, cli: Cli, tmp_path: Pat
 
 
 def test_certificates_that_are_given_travel_in_the_table(
-    scripted: tuple[str, type[_Scripted]], cli: Cli, vectors: Path
+    scripted: tuple[str, type[Scripted]], cli: Cli, vectors: Path
 ) -> None:
     url, handler = scripted
     handler.answer = (200, json.dumps({"verdict": "warning", "genuine": True, "findings": []}).encode())
@@ -168,7 +105,7 @@ def test_certificates_that_are_given_travel_in_the_table(
 
 
 def test_what_is_given_replaces_what_the_evidence_brought(
-    scripted: tuple[str, type[_Scripted]], service: str, cli: Cli, tmp_path: Path, vectors: Path
+    scripted: tuple[str, type[Scripted]], service: str, cli: Cli, tmp_path: Path, vectors: Path
 ) -> None:
     url, handler = scripted
     handler.answer = (200, json.dumps({"verdict": "none", "genuine": False, "findings": []}).encode())
@@ -239,7 +176,7 @@ def test_what_is_no_url(url: str, cli: Cli) -> None:
     ids=lambda value: str(value)[:20],
 )
 def test_a_service_that_answers_something_else(
-    answer: tuple[int, bytes], said: str, scripted: tuple[str, type[_Scripted]], cli: Cli, vectors: Path
+    answer: tuple[int, bytes], said: str, scripted: tuple[str, type[Scripted]], cli: Cli, vectors: Path
 ) -> None:
     url, handler = scripted
     handler.answer = answer
@@ -255,7 +192,7 @@ def test_a_service_that_answers_something_else(
 
 
 def test_a_verdict_from_elsewhere_cannot_steer_the_terminal(
-    scripted: tuple[str, type[_Scripted]], cli: Cli, vectors: Path
+    scripted: tuple[str, type[Scripted]], cli: Cli, vectors: Path
 ) -> None:
     url, handler = scripted
     verdict = {
@@ -306,7 +243,7 @@ def test_health_of_a_service_that_listens_everywhere(
     ],
 )
 def test_ill_health_says_what_is_wrong(
-    answer: tuple[int, bytes], said: str, scripted: tuple[str, type[_Scripted]], cli: Cli
+    answer: tuple[int, bytes], said: str, scripted: tuple[str, type[Scripted]], cli: Cli
 ) -> None:
     url, handler = scripted
     handler.answer = answer
