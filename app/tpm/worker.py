@@ -38,12 +38,13 @@ class _Request(Generic[T]):
     job: Callable[[Tpm], T]
     deadline: float
     outcome: "asyncio.Future[T]"
-    watchdog: asyncio.TimerHandle | None = None
+    watchdog: asyncio.TimerHandle = field(init=False)
     # so that the job's log lines carry the request id
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
     def fail(self, error: BaseException) -> None:
         """Tell the caller, if it still listens."""
+        self.watchdog.cancel()
         if not self.outcome.done():
             self.outcome.set_exception(error)
 
@@ -112,9 +113,7 @@ class TpmWorker:
         A job that stalls the TPM is left behind: its thread does not outlive the process.
         """
         self._closed = True
-        self._fail_waiting(
-            unavailable(TpmCause.CLOSED, "the service stopped while a request waited for the TPM")
-        )
+        self._fail_waiting(TpmCause.CLOSED, "the service stopped while a request waited for the TPM")
         await self._at_rest.wait()
         if self._ended is None:
             self._ended = self._thread.end()
@@ -124,8 +123,8 @@ class TpmWorker:
     def _admit(self) -> None:
         if self._closed:
             raise unavailable(TpmCause.CLOSED, "the TPM is not asked any more")
-        if (occupied_s := self.stalled_for_s) is not None:
-            raise _stall(occupied_s)
+        if self._stalled:
+            raise unavailable(TpmCause.STALLED, self._stall())
         count = len(self._waiting)
         if self._running is not None and count >= self._max_waiting:
             retry_after_s = max(self._last_took_s, _LEAST_TURN_S) * (count + 1)
@@ -133,6 +132,8 @@ class TpmWorker:
 
     def _next(self) -> None:
         """Start the job that waits longest, if none runs."""
+        while self._waiting and self._waiting[0].outcome.done():  # its caller is just being cancelled
+            self._waiting.popleft()
         if self._running is not None or not self._waiting:
             return
         request = self._running = self._waiting.popleft()
@@ -151,8 +152,7 @@ class TpmWorker:
         self._running = None
         self._stalled = False
         self._at_rest.set()
-        if request.watchdog is not None:
-            request.watchdog.cancel()
+        request.watchdog.cancel()
         error = done.exception()
         if error is not None:
             request.fail(error)
@@ -172,11 +172,14 @@ class TpmWorker:
         self._stalled = True
         self._at_rest.set()
         request.fail(unavailable(TpmCause.TIMEOUT, f"the TPM was not done within {self._timeout_s:g} s"))
-        self._fail_waiting(_stall(time.monotonic() - self._started_at))
+        self._fail_waiting(TpmCause.STALLED, self._stall())
 
-    def _fail_waiting(self, error: TpmUnavailableError) -> None:
+    def _fail_waiting(self, cause: TpmCause, reason: str) -> None:
         while self._waiting:
-            self._waiting.popleft().fail(error)
+            self._waiting.popleft().fail(unavailable(cause, reason))
+
+    def _stall(self) -> str:
+        return f"a request has occupied the TPM for {time.monotonic() - self._started_at:.0f} s"
 
 
 class _TpmThread:
@@ -232,7 +235,3 @@ class _TpmThread:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
-
-
-def _stall(occupied_s: float) -> TpmUnavailableError:
-    return unavailable(TpmCause.STALLED, f"a request has occupied the TPM for {occupied_s:.0f} s")

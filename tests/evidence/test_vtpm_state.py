@@ -48,6 +48,7 @@ def ask(response: bytes) -> VtpmState | None:
         (answer(0, 0xF)[:-1], None),
         (answer(0, 0xF) + b"\0", None),
         (answer(0, 0xF, count=1), None),
+        (bytes.fromhex("80010000001b00000000 00 00000006 00000001 00000200 00000000"), None),
         (answer(0, 0xF, first=0x201), None),
         (b"\x80\x01", None),
     ],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise, repeat
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -373,6 +373,7 @@ ANSWERS = st.one_of(
 
 
 @pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=40)
 @given(answers=st.lists(ANSWERS, min_size=1, max_size=4))
 def test_arbitrary_answers_raise_only_our_two_errors(method: str, answers: list[bytes]) -> None:
     with contextlib.suppress(TpmUnavailableError, TpmRefusedError):
@@ -407,6 +408,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]
 
 
 @pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_damaged_answers_raise_only_our_two_errors(
     recorded: dict[str, list[bytes]], method: str, data: st.DataObject
