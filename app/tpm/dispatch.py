@@ -25,6 +25,7 @@ _log = structlog.get_logger(__name__)
 
 _FIRST_PAUSE_S = 0.002
 _LONGEST_PAUSE_S = 0.25
+_FLUSH_S = 2.0
 _CLEAR = 0x0000  # TPM_SU_CLEAR
 _CAP_HANDLES = 1
 CAP_PCRS = 5
@@ -74,13 +75,14 @@ class Dispatcher:
                 raise
 
     def flush(self, handle: int) -> None:
-        """Take an object or a session out of the TPM. Has a time of its own, also past the deadline.
+        """Take an object or a session out of the TPM. Has two seconds also where the deadline is past.
 
         Raises:
             TpmRefusedError: there is no such object or session.
         """
         command = Command(CommandCode.FLUSH_CONTEXT, parameters=handle.to_bytes(4, "big"))
-        self._ask(command, _nothing, time.monotonic() + self._timeout_s)
+        now = time.monotonic()
+        self._ask(command, _nothing, min(now + self._timeout_s, max(self._deadline, now + _FLUSH_S)))
 
     @contextmanager
     def transient(self, handle: int) -> Iterator[int]:

@@ -60,16 +60,22 @@ def test_a_tpm_that_wants_to_be_asked_again_for_ever() -> None:
         assert not channel.spent  # it did answer
 
 
+class Clock:
+    """Moved by sleeping alone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
 def test_the_pauses_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, pauses = 0.0, []
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        pauses.append(seconds)
-        now += seconds
-
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    monkeypatch.setattr(time, "sleep", sleep)
+    pauses = Clock(monkeypatch).pauses
     with raises(TpmCause.TIMEOUT, "0x922"):
         Tpm(Canned(answer(code=0x922)), timeout_s=1.0).flush(KEY)
     assert pauses[0] <= 0.01
@@ -91,6 +97,19 @@ def test_no_command_begins_after_the_deadline_but_flushing() -> None:
         with raises(TpmCause.TIMEOUT, "TPM2_GetCapability was not done in time"), tpm.transient(KEY):
             tpm.handles(handles.TRANSIENT)
         assert [command[6:].hex() for command in peer.commands] == ["0000016580000000"]
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "deadline", "waits_s"),
+    [(30.0, None, 30.0), (30.0, 10.0, 10.0), (30.0, 0.0, 2.0), (1.0, 0.0, 1.0)],
+)
+def test_how_long_flushing_may_take(
+    monkeypatch: pytest.MonkeyPatch, timeout_s: float, deadline: float | None, waits_s: float
+) -> None:
+    clock = Clock(monkeypatch)
+    with raises(TpmCause.TIMEOUT, "0x922"):
+        Tpm(Canned(answer(code=0x922)), timeout_s=timeout_s, deadline=deadline).flush(KEY)
+    assert clock.now == pytest.approx(waits_s)
 
 
 def test_a_deadline_ends_a_command_that_has_more_time_of_its_own() -> None:

@@ -6,11 +6,14 @@ import hmac
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from app.errors import TpmUnavailableError, WireError
 from app.tpm import handles
+from app.tpm.client import Tpm
+from app.tpm.transport import SocketTransport
 from app.trust.credential import make_credential, make_import
 from app.trust.tpm_key import verify_attest
 from app.wire.tpm import algorithms as alg
@@ -19,12 +22,14 @@ from app.wire.tpm.pcr import PcrSelection
 from app.wire.tpm.public import TpmtPublic
 from app.wire.tpm.signature import HmacSignature, parse_signature
 from app.wire.tpm.template import creation_template
+from tests.interop.software_tpm import software_tpm
 from tests.tpm.live import (
     AK_P256,
     AKS,
     CHANGE_EPS,
     HIERARCHY_CHANGE_AUTH,
     HIERARCHY_CONTROL,
+    TIMEOUT_S,
     LiveTpm,
     refuses,
     tell,
@@ -51,6 +56,17 @@ def test_endorsement_keys(tpm: LiveTpm, template: str) -> None:
         assert handle == 0x80000000
     with primary(tpm, creation_template(template)) as (_, again):
         assert again == ek
+
+
+@pytest.mark.parametrize(("name", "template"), [("rsa", "L-1"), ("ecc", "L-2"), ("ecc384", "H-3")])
+def test_the_same_keys_as_tpm2_createek(tmp_path: Path, name: str, template: str) -> None:
+    with software_tpm(tmp_path) as tools:
+        tools.run("tpm2_createek", "-c", "ek", "-G", name, "-u", "area", "-f", "tpmt")
+        with contextlib.closing(SocketTransport.tcp("127.0.0.1", tools.port)) as channel:
+            tpm = Tpm(channel, timeout_s=TIMEOUT_S)
+            key = tpm.create_primary(handles.ENDORSEMENT, creation_template(template))
+            tpm.flush(key.handle)
+        assert key.public == tools.read("area")
 
 
 @pytest.mark.parametrize("template", EKS)
