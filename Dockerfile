@@ -1,4 +1,5 @@
 # One image for both roles; SVSM_ATTEST_ROLE chooses. Any Debian-like base with python3 >= 3.11 works.
+# `--target demo` adds swtpm, so that the simulated VM has a TPM.
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
@@ -15,7 +16,7 @@ RUN /opt/build/bin/python -m pip wheel --quiet --no-cache-dir --no-deps --no-bui
  && /opt/build/bin/python -m pip --python /opt/svsm-attest/bin/python install --quiet --no-cache-dir \
     --no-deps --no-index /wheels/*.whl
 
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE} AS service
 LABEL org.opencontainers.image.title="svsm-attest" \
       org.opencontainers.image.description="Attests and verifies the SVSM vTPM of a SEV-SNP confidential VM" \
       org.opencontainers.image.licenses="Apache-2.0"
@@ -33,3 +34,12 @@ EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 CMD ["svsm-attest", "health"]
 ENTRYPOINT ["svsm-attest"]
 CMD ["serve"]
+
+FROM service AS demo
+USER 0:0
+RUN apt-get update -qq \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends swtpm >/dev/null \
+ && rm -rf /var/lib/apt/lists/*
+USER 65532:65532
+
+FROM service

@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WORK = REPOSITORY / ".run" / "image"
 BASE = "localhost/svsm-attest-base:bookworm"
 IMAGE = "localhost/svsm-attest:test"
+DEMO_IMAGE = "localhost/svsm-attest-demo:test"
 STORAGE = ("--storage-driver", "vfs", "--root", str(WORK / "storage"), "--runroot", str(WORK / "runroot"))
 SUITE = "bookworm"
 READY_S = 90
@@ -87,7 +88,7 @@ def make_base() -> None:
     shutil.rmtree(root)
 
 
-def build() -> None:
+def build(image: str, *how: str) -> None:
     run(
         "buildah",
         *STORAGE,
@@ -100,8 +101,9 @@ def build() -> None:
         f"BASE_IMAGE={BASE}",
         "-v",
         "/etc/ssl/certs:/etc/ssl/certs:ro",
+        *how,
         "-t",
-        IMAGE,
+        image,
         str(REPOSITORY),
         stdout=subprocess.DEVNULL,
     )
@@ -111,6 +113,12 @@ def service(name: str) -> dict[str, Any]:
     compose = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
     found: dict[str, Any] = compose["services"][name]
     return found
+
+
+def image_of(name: str) -> str:
+    """The image that a compose service is built as."""
+    target = service(name)["build"]
+    return IMAGE if target == "." else {"demo": DEMO_IMAGE}[target["target"]]
 
 
 def flags(wanted: dict[str, Any]) -> list[str]:
@@ -168,7 +176,7 @@ def running(name: str, *more: str) -> Iterator[int]:
         "--env",
         f"SVSM_ATTEST_PORT={port}",
     )
-    run(*podman(*command, *more, IMAGE), stdout=subprocess.DEVNULL)
+    run(*podman(*command, *more, image_of(name)), stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + READY_S
         while True:
@@ -197,7 +205,7 @@ def test_image_is_lean_and_says_what_it_is() -> None:
     found = json.loads(output("buildah", *STORAGE, "inspect", "--type", "image", IMAGE))["Docker"]["config"]
     assert found["User"] == "65532:65532", found["User"]
     assert found["Healthcheck"]["Test"] == ["CMD", "svsm-attest", "health"], found
-    script = "for t in cc gcc g++ make ld pip; do command -v $t && exit 1; done; exit 0"
+    script = "for t in cc gcc g++ make ld pip swtpm; do command -v $t && exit 1; done; exit 0"
     run(*podman("run", "--rm", "--network", "none", "--entrypoint", "/bin/sh", *LIMITS, IMAGE, "-c", script))
 
 
@@ -218,9 +226,22 @@ def test_demo_profile_attests_and_verifies() -> None:
         assert verdict["verdict"] == "contraindicated", verdict
 
 
-def test_demo_command_in_the_container_exits_with_the_verdict() -> None:
+def test_demo_command_in_the_container_shows_the_whole_chain() -> None:
     hardened = [flag for flag in flags(service("demo")) if "SVSM_ATTEST_" not in flag and flag != "--env"]
-    run(*podman("run", "--rm", *hardened, IMAGE, "demo"), stdout=subprocess.DEVNULL)
+    document = json.loads(output(*podman("run", "--rm", *hardened, DEMO_IMAGE, "demo", "--json")))
+    verdict = document["verdict"]
+    assert verdict["verdict"] == "affirming", verdict
+    outcomes = {finding["check"]: finding["outcome"] for finding in verdict["findings"]}
+    for check in ("vtpm.ak_binding", "vtpm.quote.signature", "vtpm.quote.nonce", "vtpm.event_log"):
+        assert outcomes[check] == "passed", verdict
+
+
+def test_demo_command_works_without_a_tpm_and_says_what_is_missing() -> None:
+    hardened = [flag for flag in flags(service("demo")) if "SVSM_ATTEST_" not in flag and flag != "--env"]
+    document = json.loads(output(*podman("run", "--rm", *hardened, IMAGE, "demo", "--json")))
+    assert document["verdict"]["verdict"] == "affirming", document["verdict"]
+    assert document["evidence"].get("quote") is None, document
+    assert "apt install swtpm" in document["report_only"], document
 
 
 def test_nothing_set_refuses_to_serve_the_simulator_beyond_loopback() -> None:
@@ -278,7 +299,9 @@ def main() -> int:
     started = time.monotonic()
     make_base()
     built = time.monotonic()
-    build()
+    build(IMAGE)
+    # From the image that is there already, not from a second build of the stage that makes it.
+    build(DEMO_IMAGE, "--target", "demo", "--build-context", f"service=container-image://{IMAGE}")
     print(f"base image {built - started:.0f} s, build {time.monotonic() - built:.0f} s", flush=True)
     tests = [test for name, test in sorted(globals().items()) if name.startswith("test_")]
     failed = 0
