@@ -86,6 +86,6 @@ class KeyActivation:
         request = {**kind, "method": "activate", **parts}
         answer = self._attester.ask("/ak/activate", request)
         try:
-            return b64.decode(answer["secret"])
-        except (KeyError, TypeError, ValueError) as error:
+            return b64.decode(str(answer["secret"]))
+        except (KeyError, ValueError) as error:
             raise ServiceError(f"{self._attester.url}/ak/activate", "the answer has no secret") from error
