@@ -8,14 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.appraisal.findings import Tier
+from app.appraisal.findings import CheckId, Profile, Tier
+from app.appraisal.key_proof import KeyProof, NoKeyProof
 from app.appraisal.policy import Policy, default_policy
 from app.appraisal.policy_document import policy_from
+from app.appraisal.quote import QuoteExpectation
 from app.appraisal.result import AttestationResult
 from app.errors import (
     AttestError,
     CertificateError,
     CollateralUnavailableError,
+    EvidenceError,
     NonceError,
     UnsupportedVersionError,
     WireError,
@@ -24,10 +27,14 @@ from app.evidence.simulator.backend import SimulatorBackend
 from app.trust.endorsements import EndorsementSource
 from app.trust.offered import OfferedEndorsements
 from app.trust.roots import TrustRoots
+from app.verifier.key_challenges import ActivationAnswer, ChallengeAnswer, KeyChallenges
+from app.verifier.single_use import MemorySingleUseStore
 from app.verifier.verifier import Verifier
 from app.wire import guid
 from app.wire.certificate_table import CertificateTable
-from app.wire.evidence import Evidence, Service
+from app.wire.evidence import Binding, Evidence, Service
+from app.wire.session import Channel, ChannelType
+from tests.appraisal.quotes import Making
 
 NONCE = bytes(range(64))
 
@@ -142,3 +149,65 @@ def test_arbitrary_evidence_raises_only_typed_errors(
 ) -> None:
     with pytest.raises(AttestError):
         bench.verify(Evidence(report=report, manifest=manifest, certificates=table))
+
+
+ANSWER = ActivationAnswer("any", bytes(32))
+
+
+def test_a_verifier_without_challenges_takes_no_answer(bench: Bench) -> None:
+    quote = Making().evidence()
+    evidence = replace(bench.evidence, binding=Binding.SESSION, quote=quote)
+    found = {finding.check: finding for finding in bench.verify(evidence, answer=ANSWER).findings}
+    assert found[CheckId.VTPM_AK_BINDING].why == "This verifier gives out no challenges."
+
+
+def test_an_answer_is_not_used_up_before_everything_else_is_at_hand(bench: Bench) -> None:
+    challenges = Recording()
+    verifier = Verifier(EndorsementSource(bench.roots), bench.roots, lambda: bench.now, challenges)
+    alone = replace(bench.evidence, certificates=None)
+    malformed = replace(bench.evidence, report=b"")
+    for evidence in (alone, malformed):
+        with pytest.raises(AttestError):
+            asyncio.run(verifier.verify(evidence, NONCE, default_policy(), answer=ANSWER))
+    assert challenges.resolved == []
+    asyncio.run(verifier.verify(bench.evidence, NONCE, default_policy(), answer=ANSWER))
+    assert challenges.resolved == [ANSWER]
+
+
+class Recording(KeyChallenges):
+    """Challenges that remember what they were asked about."""
+
+    def __init__(self) -> None:
+        super().__init__(MemorySingleUseStore(1), lifetime_s=1, clock=lambda: datetime.now(UTC))
+        self.resolved: list[ChallengeAnswer] = []
+
+    async def resolve(self, answer: ChallengeAnswer) -> KeyProof | NoKeyProof:
+        self.resolved.append(answer)
+        return await super().resolve(answer)
+
+
+QUOTE = Making().evidence()
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"binding": Binding.SESSION}, "/quote"),
+        ({"quote": QUOTE}, "/binding"),
+        ({"binding": Binding.SESSION, "quote": QUOTE, "manifest": None}, "/manifest"),
+    ],
+)
+def test_quote_binding_and_manifest_go_together(bench: Bench, changes: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        bench.verify(replace(bench.evidence, **changes))
+    assert caught.value.pointer == pointer
+
+
+def test_a_bare_report_cannot_carry_the_quote_that_is_due(bench: Bench) -> None:
+    bare = replace(bench.evidence, manifest=None)
+    assert bench.verify(bare).profile is Profile.SNP
+    wished = policy_from({"version": 1, "id": "quotes", "policy": {"vtpm": {"require_quote": True}}})
+    channel = QuoteExpectation(channel=Channel(ChannelType.TLS_EXPORTER, b"x"))
+    for due in ({"policy": wished}, {"expectation": channel}, {"answer": ANSWER}):
+        with pytest.raises(EvidenceError, match="nothing names the EK"):
+            bench.verify(bare, **due)
