@@ -1,5 +1,7 @@
 import asyncio
 import hashlib
+import shutil
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -10,24 +12,29 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from structlog.testing import capture_logs
 
-from app.errors import BackendError, ConfigError, NonceError
+from app.errors import BackendError, ConfigError, NonceError, TpmUnavailableError
 from app.evidence.backend import Cause, EvidenceBackend
 from app.evidence.simulator import backend as backend_module
 from app.evidence.simulator.backend import SimulatorBackend
 from app.evidence.simulator.ek import EkKind
 from app.evidence.simulator.faults import Fault
 from app.evidence.simulator.launch import Launch
+from app.evidence.simulator.measured_boot import BANKS, USUAL_BOOT, boot_log
 from app.evidence.simulator.software_tpm import VtpmChoice
 from app.evidence.simulator.svsm import ServiceRefusedError
+from app.tpm.causes import TpmCause
+from app.tpm.client import Tpm
 from app.trust.names import VekKind
 from app.wire import guid
 from app.wire.certificate_table import CertificateTable
+from app.wire.event_log import EventLog
 from app.wire.evidence import Evidence, Service
 from app.wire.manifest import EkManifest, parse_manifest
 from app.wire.product import ProductLine
 from app.wire.report import AttestationReport
 from app.wire.services_manifest import ServicesManifest
 from app.wire.uefi_mm import UefiMmManifest
+from tests.interop.software_tpm import demand
 
 NONCE = bytes(range(64))
 Simulator = partial[SimulatorBackend]
@@ -291,3 +298,93 @@ def test_a_request_that_takes_too_long_is_given_up(
         assert caught.value.cause == Cause.TIMEOUT
 
     asyncio.run(wait())
+
+
+def test_with_a_tpm_the_manifest_is_its_ek_and_the_boot_is_the_tpms(tmp_path: Path) -> None:
+    demand("swtpm")
+    backend = SimulatorBackend(state_dir=tmp_path, with_certificates=False, ek=EkKind.P_256)
+    assert backend.vtpm is not None
+    assert backend.vtpm_missing is None
+    first, again = collect(backend), collect(backend)
+    assert first.manifest == again.manifest == backend.vtpm.public()
+    assert first.boot_id == again.boot_id == backend.vtpm.boot_id
+    assert EventLog.parse(backend.event_log()) == boot_log(USUAL_BOOT)
+    assert Tpm(backend.open_vtpm(), timeout_s=60).pcr_banks().keys() == set(BANKS)
+    backend.vtpm.reboot()
+    rebooted = collect(backend)
+    assert rebooted.manifest == first.manifest
+    assert rebooted.boot_id != first.boot_id
+    asyncio.run(backend.aclose())
+    with pytest.raises(TpmUnavailableError, match="switched off"):
+        backend.open_vtpm()
+
+
+def test_building_it_starts_no_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    backend = SimulatorBackend(state_dir=tmp_path)
+    assert asyncio.run(backend.probe()).ready
+    asyncio.run(backend.aclose())
+
+
+@pytest.mark.parametrize(
+    ("program", "choice", "why"),
+    [
+        (None, VtpmChoice.AUTO, "swtpm is not installed (Debian, Ubuntu: apt install swtpm)"),
+        ("/usr/bin/swtpm", VtpmChoice.NONE, "simulator_vtpm=none leaves it out"),
+        (None, VtpmChoice.NONE, "simulator_vtpm=none leaves it out"),
+    ],
+)
+def test_without_a_tpm_there_are_reports_and_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None, choice: VtpmChoice, why: str
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: program)
+    backend = SimulatorBackend(state_dir=tmp_path, with_certificates=False, ek=EkKind.P_256, vtpm=choice)
+    assert backend.vtpm is None
+    assert backend.vtpm_missing == f"the simulated VM has no TPM: {why}"
+    assert collect(backend).manifest == collect(backend).manifest
+    for use in (backend.open_vtpm, backend.event_log):
+        with pytest.raises(TpmUnavailableError) as caught:
+            use()
+        assert caught.value.cause == TpmCause.MISSING
+        assert caught.value.reason == backend.vtpm_missing
+        assert "apt install swtpm" in caught.value.remedy
+
+
+def test_a_tpm_that_is_demanded_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"simulator_vtpm=swtpm: .* not installed"):
+        SimulatorBackend(state_dir=tmp_path, vtpm=VtpmChoice.SWTPM)
+
+
+def test_a_tpm_that_does_not_start_is_an_error_of_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: "/nowhere/swtpm")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    backend = SimulatorBackend(state_dir=tmp_path / "state", with_certificates=False)
+    with pytest.raises(TpmUnavailableError, match="swtpm does not work"):
+        collect(backend)
+
+
+def test_a_tpm_that_refuses_its_ek_makes_the_svsm_refuse(tmp_path: Path) -> None:
+    demand("swtpm")
+    backend = SimulatorBackend(state_dir=tmp_path, with_certificates=False)
+    # TPM2_HierarchyControl: the platform disables the endorsement hierarchy
+    disable = bytes.fromhex("8002 00000020 00000121 4000000c 00000009 40000009 0000 00 0000 4000000b 00")
+    assert backend.open_vtpm().exchange(disable, timeout_s=60)[6:10] == bytes(4)
+    with pytest.raises(BackendError, match=r"INVALID_REQUEST.*Look at the vTPM") as caught:
+        collect(backend)
+    assert (caught.value.cause, caught.value.errno) == (Cause.SVSM_REFUSED, 22)
+    asyncio.run(backend.aclose())
+
+
+def test_secure_boot_is_off_in_the_manifest_when_it_is_off_in_the_boot(simulator: Simulator) -> None:
+    demand("swtpm")
+    backend = simulator(fault=Fault.VTPM_SECURE_BOOT, vtpm=VtpmChoice.AUTO)
+    manifest = collect(backend, Service.UEFI_MM).manifest
+    assert manifest is not None
+    assert parse_manifest(manifest) == UefiMmManifest(0)
+    asyncio.run(backend.aclose())

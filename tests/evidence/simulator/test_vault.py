@@ -196,3 +196,51 @@ def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
         answers.add(answer)
     assert len(answers) == 1
     assert not [file for file in (tmp_path / "state").iterdir() if file.name.startswith(".new-")]
+
+
+def test_a_state_is_made_once_and_replaced_at_will(tmp_path: Path) -> None:
+    for vault in (Vault(tmp_path / "state"), Vault()):
+        assert vault.state("tpm", lambda: b"new") == b"new"
+        assert vault.state("tpm", lambda: b"newer") == b"new"
+        vault.replace_state("tpm", b"later")
+        assert vault.state("tpm", bytes) == b"later"
+    assert Vault(tmp_path / "state").state("tpm", bytes) == b"later"
+    file = tmp_path / "state" / "SIMULATED-tpm.state"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert {path.name for path in file.parent.iterdir()} == {"README.txt", file.name}
+
+
+def test_a_state_can_be_replaced_where_nothing_was(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "state")
+    vault.replace_state("tpm", b"first")
+    assert vault.state("tpm", bytes) == b"first"
+
+
+def test_a_state_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = Vault(tmp_path)
+    vault.replace_state("tpm", b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BackendError, match="No space left"):
+        vault.replace_state("tpm", b"new")
+    assert vault.state("tpm", bytes) == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["SIMULATED-tpm.state"]
+
+
+def test_an_empty_state_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "SIMULATED-tpm.state").touch()
+    with pytest.raises(BackendError, match="nothing is in it"):
+        Vault(tmp_path).state("tpm", bytes)
+
+
+def test_what_keeps_a_state_from_being_made_is_told_as_it_is(tmp_path: Path) -> None:
+    def fail() -> bytes:
+        raise BackendError(Cause.TIMEOUT, "too late", "Try again")
+
+    with pytest.raises(BackendError, match="too late"):
+        Vault(tmp_path).state("tpm", fail)

@@ -18,6 +18,7 @@ from app.evidence.simulator import authority
 from app.evidence.simulator.backend import SimulatorBackend
 from app.evidence.simulator.faults import Fault
 from app.evidence.simulator.processor import REPORT_VERSIONS
+from app.evidence.simulator.software_tpm import VtpmChoice
 from app.trust.certificates import der
 from app.trust.names import VekKind
 from app.wire import guid
@@ -64,7 +65,8 @@ def simulated_cases(folder: Path, keys: Path) -> Iterator[Case]:
             if shape.version == max(REPORT_VERSIONS):
                 yield replace(case, name=f"untrusted/{shape}", trusted=None, ca_bundle=None)
         for fault in Fault:
-            if fault.effect.kds_status is None:  # otherwise there are no certificates to judge
+            # Otherwise there are no certificates to judge, or the fault is in a quote and not in a report.
+            if fault.effect.kds_status is None and not fault.effect.needs_tpm:
                 kind = "forged" if {*GENUINE, REPORT_DATA_CHECK} & set(fault.checks) else "other"
                 yield _case(folder, keys, f"renamed/{kind}/{fault}", FAULTY, fault)
 
@@ -76,6 +78,7 @@ def _case(parent: Path, keys: Path, name: str, shape: Shape, fault: Fault | None
         signing_key=shape.key,
         fault=fault,
         state_dir=keys / name.partition("/")[0],
+        vtpm=VtpmChoice.NONE,
     )
     evidence = asyncio.run(backend.collect(NONCE, Service.VTPM))
     table = CertificateTable.parse(evidence.certificates or b"")
