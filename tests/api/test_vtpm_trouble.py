@@ -21,7 +21,7 @@ from app.tpm.transport import Transport
 from app.wire import b64
 from tests.api.backends import ScriptedBackend
 from tests.api.service import Service, problem
-from tests.api.tpm_exchange import NONCE, SECRET, TEXT, keys_of, live
+from tests.api.tpm_exchange import NONCE, SECRET, TEXT, challenge_to, keys_of, live
 from tests.interop.software_tpm import demand
 from tests.wire.samples import SWTPM_EK
 
