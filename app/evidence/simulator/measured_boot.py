@@ -129,10 +129,9 @@ def _loaders(boot: Boot) -> Iterator[Measurement]:
 def _kernel(boot: Boot) -> Iterator[Measurement]:
     """What GRUB is told, what it reads, and what it starts."""
     kernel, initrd = f"/boot/vmlinuz-{boot.kernel}", f"/boot/initrd.img-{boot.kernel}"
-    command_line = f"{kernel} root=/dev/vda2 ro console=ttyS0"
-    yield _told(f"linux {command_line}", "grub_cmd")
+    yield _told(f"linux {boot.command_line}", "grub_cmd")
     yield _read(kernel, f"kernel {boot.kernel}")
-    yield _told(command_line, "kernel_cmdline")
+    yield _told(boot.command_line, "kernel_cmdline")
     yield _told(f"initrd {initrd}", "grub_cmd")
     yield _read(initrd, f"initrd {boot.kernel}")
     yield _application(kernel, f"kernel {boot.kernel}")

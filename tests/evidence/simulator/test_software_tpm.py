@@ -19,6 +19,7 @@ from app.evidence.simulator.ek import EkKind
 from app.evidence.simulator.faults import Fault
 from app.evidence.simulator.software_tpm import SimulatedVtpm
 from app.evidence.simulator.svsm import ServiceRefusedError
+from app.evidence.simulator.swtpm import Swtpm
 from app.evidence.simulator.vault import Vault
 from app.evidence.vtpm.ak_kind import AkKind
 from app.tpm import handles
@@ -317,3 +318,22 @@ def test_a_reboot_that_fails_is_made_up_for_by_a_start(
         with pytest.raises(TpmUnavailableError):
             vtpm.open()
     assert vtpm.public() == ek
+
+
+def test_a_start_that_takes_all_the_time_loses_nothing(
+    vtpm: SimulatedVtpm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = vtpm.open()
+    kill(swtpm_of(vtpm))
+    start = Swtpm.start
+
+    def slow_start(state: bytes | None = None) -> Swtpm:
+        time.sleep(0.05)
+        return start(state)
+
+    monkeypatch.setattr(Swtpm, "start", slow_start)
+    with pytest.raises(TpmUnavailableError, match="too long to start") as caught:
+        channel.exchange(bytes.fromhex("8001 0000000a 00000181"), timeout_s=0.01)
+    assert caught.value.cause == TpmCause.TIMEOUT
+    assert swtpm_of(vtpm).alive
+    assert Tpm(channel, timeout_s=60).pcr_banks()
