@@ -1,0 +1,83 @@
+"""Attester and verifier behind a real socket, with the simulated processor within a test's reach."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from app.config import Settings
+from app.evidence.simulator.backend import SimulatorBackend
+from app.evidence.simulator.software_tpm import VtpmChoice
+from app.evidence.vtpm.vtpm import Vtpm
+from app.main import create_app
+from app.wire.product import ProductLine
+from tests.acceptance.tool_guest import Json, b64
+from tests.api.service import outcomes, problem, served
+
+ANSWERS_WITHIN_S = 120.0
+
+
+class BothRoles:
+    """The service at a URL.
+
+    Args:
+        url: where it listens.
+        simulator: its backend.
+    """
+
+    def __init__(self, url: str, simulator: SimulatorBackend) -> None:
+        self.url = url
+        self.simulator = simulator
+        self.client = httpx.Client(base_url=url, timeout=ANSWERS_WITHIN_S, trust_env=False)
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.client.post(path, json=body)
+
+    def ask(self, path: str, **body: Any) -> Json:
+        answer = self.post(path, **body)
+        assert answer.status_code == 200, answer.text
+        document: Json = answer.json()
+        return document
+
+    def verify(self, nonce: bytes, evidence: Json, **more: Any) -> Json:
+        return self.ask("/verify", nonce=b64(nonce), evidence=evidence, **more)
+
+    def challenge(self, ek: bytes, ak: bytes | None, **more: str) -> Json:
+        keys = {"ek_public": b64(ek)} | ({} if ak is None else {"ak_public": b64(ak)})
+        return self.ask("/ak-challenges", **keys, **more)
+
+    def report(self, report_data: bytes, vmpl: int = 0) -> bytes:
+        """A genuine report, as far as a simulated processor goes."""
+        return self.simulator.processor.report(report_data, vmpl)
+
+
+@contextlib.contextmanager
+def both_roles(
+    settings: Settings, *, vtpm: Vtpm | None = None, choice: VtpmChoice = VtpmChoice.NONE
+) -> Iterator[BothRoles]:
+    """The service, which trusts its simulator, until the block ends."""
+    simulator = SimulatorBackend(line=ProductLine.GENOA, state_dir=settings.simulator_state_dir, vtpm=choice)
+    app = create_app(settings, backend=simulator, vtpm=vtpm)
+    with served(app, settings.server_options()) as url:
+        roles = BothRoles(url, simulator)
+        with roles.client:
+            yield roles
+
+
+def objections(verdict: Json) -> dict[str, str]:
+    """What speaks against the evidence, other than that it is simulated."""
+    found = outcomes(verdict)
+    assert found.pop("snp.simulated") == "warned"
+    return {check: outcome for check, outcome in found.items() if outcome in {"failed", "warned"}}
+
+
+def why(verdict: Json, check: str) -> str:
+    return next(str(finding["why"]) for finding in verdict["findings"] if finding["check"] == check)
+
+
+def refused(answer: httpx.Response, *, status: int = 422, kind: str = "evidence-malformed") -> Json:
+    """The problem document of a refusal."""
+    assert (answer.status_code, problem(answer)) == (status, kind), answer.text
+    document: Json = answer.json()
+    return document
