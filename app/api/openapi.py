@@ -116,6 +116,16 @@ _EXAMPLE_MEMBERS: dict[str, dict[str, Any]] = {
         "structure": "TPMT_PUBLIC",
         "byte_offset": 0,
     },
+    "challenge-malformed": {
+        "detail": "TPM2B_ID_OBJECT at 0x2: TPMS_ID_OBJECT needs 68 bytes, 67 left",
+        "pointer": "/credential_blob",
+        "structure": "TPM2B_ID_OBJECT",
+        "byte_offset": 2,
+    },
+    "challenge-refused": {
+        "detail": "this EK cannot decrypt it (TPM2_ActivateCredential answered 0x101 TPM_RC_FAILURE)",
+        "remedy": "Ask the verifier for a new challenge, made for the ek_public and ak_public of POST /ak",
+    },
     "report-version-unsupported": {
         "detail": "ATTESTATION_REPORT at 0x0: version 6 is not supported (known: 2, 3, 4, 5)",
         "pointer": "/evidence/report",

@@ -13,6 +13,7 @@ from app.api.problems import TYPES, Problem, problem_response, register_problems
 from app.api.request_context import RequestContext
 from app.telemetry.metrics import Metrics
 from app.wire import certificate_table, report
+from app.wire.tpm import credential, duplicate
 from app.wire.tpm import public as tpm_public
 from tests.api.service import Service, problem
 
@@ -51,6 +52,36 @@ CASES: list[tuple[Exception, int, str, dict[str, Any]]] = [
         422,
         "evidence-malformed",
         {"pointer": "/evidence/manifest", "structure": "TPMT_PUBLIC", "byte_offset": 8},
+    ),
+    (
+        errors.WireError(credential.ID_OBJECT, 2, "too short"),
+        422,
+        "challenge-malformed",
+        {"pointer": "/credential_blob", "structure": "TPM2B_ID_OBJECT", "byte_offset": 2},
+    ),
+    (
+        errors.WireError(duplicate.DUPLICATE, 0, "too short"),
+        422,
+        "challenge-malformed",
+        {"pointer": "/duplicate", "structure": "duplicate"},
+    ),
+    (
+        errors.WireError(credential.SEED, 0, "too short"),
+        422,
+        "challenge-malformed",
+        {"structure": "TPM2B_ENCRYPTED_SECRET", "byte_offset": 0},
+    ),
+    (
+        errors.ChallengeRefusedError("made for another key", "ask for a new one"),
+        422,
+        "challenge-refused",
+        {"detail": "made for another key", "remedy": "ask for a new one"},
+    ),
+    (
+        errors.TpmUnavailableError("tpm-missing", "there is none", "get one"),
+        503,
+        "backend-unavailable",
+        {"cause": "tpm-missing", "remedy": "get one"},
     ),
     (
         errors.UnsupportedVersionError(report.STRUCTURE, 0, 6, (2, 3, 4, 5)),
