@@ -146,3 +146,15 @@ def test_a_fault_of_quotes_needs_a_tpm(bench: Bench) -> None:
     state = bench.settings.simulator_state_dir
     with pytest.raises(ConfigError, match=r"vtpm\.pcrs: the simulated VM has no TPM"):
         SimulatorBackend(fault=Fault.VTPM_PCRS, state_dir=state, vtpm=VtpmChoice.NONE)
+
+
+@pytest.mark.parametrize("kind", ["p256", "p384"])
+@pytest.mark.parametrize("method", ["activate", "import"])
+def test_another_kind_of_ek_serves_as_well(
+    bench: Bench, new_settings: Callable[..., Settings], kind: str, method: str
+) -> None:
+    settings = new_settings(allow_simulator=True, simulator_ek=kind)
+    with Service(create_app(settings)) as service:
+        _, verdict = Relying(service, method=method).exchange(bench.policy, None)
+    assert {outcomes(verdict)[check] for check in QUOTE} == {"passed"}
+    assert verdict["verdict"] == "affirming"
