@@ -30,7 +30,8 @@ class ClaimsDocument(_Document):
 
     snp: dict[str, Any] = Field(description="everything that the report says")
     vtpm: dict[str, Any] | None = Field(
-        default=None, description="what the manifest says; absent for a bare report"
+        default=None,
+        description="what the manifest says, and a proven quote (null: not proven); absent for a bare report",
     )
 
 
