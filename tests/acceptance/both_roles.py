@@ -6,12 +6,11 @@ from typing import Any
 
 import httpx
 
+from app.assembly import make_simulator
 from app.config import Settings
 from app.evidence.simulator.backend import SimulatorBackend
-from app.evidence.simulator.software_tpm import VtpmChoice
 from app.evidence.vtpm.vtpm import Vtpm
 from app.main import create_app
-from app.wire.product import ProductLine
 from tests.acceptance.tool_guest import Json, b64
 from tests.api.service import outcomes, problem, served
 
@@ -53,11 +52,9 @@ class BothRoles:
 
 
 @contextlib.contextmanager
-def both_roles(
-    settings: Settings, *, vtpm: Vtpm | None = None, choice: VtpmChoice = VtpmChoice.NONE
-) -> Iterator[BothRoles]:
-    """The service, which trusts its simulator, until the block ends."""
-    simulator = SimulatorBackend(line=ProductLine.GENOA, state_dir=settings.simulator_state_dir, vtpm=choice)
+def both_roles(settings: Settings, *, vtpm: Vtpm | None = None) -> Iterator[BothRoles]:
+    """The service on the simulator that the settings name, until the block ends."""
+    simulator = make_simulator(settings)
     app = create_app(settings, backend=simulator, vtpm=vtpm)
     with served(app, settings.server_options()) as url:
         roles = BothRoles(url, simulator)

@@ -15,7 +15,7 @@ __all__ = ["new_settings"]
 @pytest.fixture(scope="module")
 def roles(new_settings: SettingsMaker) -> Iterator[BothRoles]:
     """Both roles; the attester has no TPM of its own."""
-    with both_roles(new_settings(allow_simulator=True)) as running:
+    with both_roles(new_settings(allow_simulator=True, simulator_vtpm="none")) as running:
         yield running
 
 
