@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from app.errors import BackendError, TpmRefusedError, TpmUnavailableError
+from app.errors import BackendError, TpmRefusedError, TpmUnavailableError, WireError
 from app.evidence.simulator.backend import SimulatorBackend
 from app.evidence.simulator.software_tpm import SimulatedVtpm
 from app.evidence.vtpm.refusal import VtpmCause
 from app.evidence.vtpm.vtpm import Vtpm
 from app.tpm.client import Tpm
+from app.wire.evidence import Service
 from app.wire.manifest import parse_manifest
 from tests.cli.command_line import Cli, Ended
 from tests.fakes.tsm_mount import MountNotPossibleError, mounted
@@ -62,8 +64,8 @@ def test_a_simulated_vm_with_its_tpm(ek: str, cli: Cli, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("fault", "failing"),
     [
-        ("vtpm.ak_binding", {"vtpm.ak_binding", "vtpm.ak_import", "vtpm.event_log"}),
-        ("vtpm.quote.digest", {"vtpm.quote.digest", "vtpm.event_log"}),
+        ("vtpm.ak_binding", {"vtpm.ak_binding", "vtpm.ak_import"}),
+        ("vtpm.quote.digest", {"vtpm.quote.digest"}),
         ("vtpm.event_log", {"vtpm.event_log"}),
     ],
 )
@@ -121,6 +123,23 @@ def test_a_tpm_with_another_ek_than_the_svsm_vouches_for(cli: Cli, monkeypatch: 
     assert "makes another EK than the SVSM vouches for" in ended.out
     assert "do: Restart the VM." in ended.out
     assert "fail  vtpm.ak_binding" in ended.out  # the challenge is to a key that is not there
+
+
+def test_evidence_that_does_not_parse(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def malformed(_: bytes) -> None:
+        raise WireError("ATTESTATION_REPORT", 0, "damaged")
+
+    monkeypatch.setattr("app.cli.examination.AttestationReport", SimpleNamespace(parse=malformed))
+    ended = cli("selftest", "--backend", "simulator", "--json")
+    assert ended.status == 1
+    assert ended.json["checks"][-1]["detail"] == "ATTESTATION_REPORT at 0x0: damaged"
+
+
+def test_a_manifest_without_an_ek(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.examination.Service", SimpleNamespace(VTPM=Service.UEFI_MM))
+    ended = cli("selftest", "--backend", "simulator", "--json")
+    live_ek = next(one for one in ended.json["checks"] if one["name"] == "vtpm.live_ek")
+    assert (live_ek["status"], live_ek["detail"]) == ("skip", "The manifest holds no EK.")
 
 
 def test_a_tpm_that_refuses_to_quote(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
