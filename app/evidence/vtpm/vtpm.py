@@ -99,8 +99,12 @@ class Vtpm:
         """Are there quotes? A VM without a TPM is no fault: it has reports, and no more."""
         try:
             await asyncio.wait_for(self._worker.run(_ask_anything), PROBE_TIMEOUT_S)
-        except (TpmUnavailableError, RateLimitedError, TpmRefusedError, TimeoutError) as error:
-            return _report_only(self._explained(error))
+        except TpmUnavailableError as error:
+            return _report_only(error)
+        except TpmRefusedError as error:
+            return _report_only(refusal(error))
+        except (RateLimitedError, TimeoutError):
+            return ProbeCheck(name=CHECK, ok=True, detail=f"{self.name} is busy: quotes have to wait")
         return ProbeCheck(name=CHECK, ok=True, detail=f"{self.name} answers: quotes are available")
 
     async def ek(self, template: str) -> TpmtPublic:
@@ -234,14 +238,6 @@ class Vtpm:
         """After loading, which is what notices a reset."""
         if self._handed_out.get(kind) != self._keys.life:
             raise not_handed_out()
-
-    def _explained(self, error: Exception) -> BackendError:
-        match error:
-            case TpmUnavailableError():
-                return error
-            case TpmRefusedError():
-                return refusal(error)
-        return unavailable(TpmCause.OVERLOADED, f"{self.name} is busy")
 
 
 def _ask_anything(tpm: Tpm) -> None:

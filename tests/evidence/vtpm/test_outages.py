@@ -172,7 +172,11 @@ def test_a_probe_does_not_wait_for_a_busy_tpm(vtpm: Bench, monkeypatch: pytest.M
             job = asyncio.create_task(service.ak(AK))
             await asyncio.to_thread(gate.reached.wait)
             check = await service.probe()
-            assert (check.ok, check.detail) == (True, "report-only, no quotes: the TPM is busy")
+            assert (check.ok, check.detail, check.remedy) == (
+                True,
+                "the TPM is busy: quotes have to wait",
+                None,
+            )
             gate.open.set()
             await job
             await service.aclose()
