@@ -56,6 +56,6 @@ class Provider:
         if self.loaded:
             self.kernel.unload(self.NAME)
 
-    def set(self, **parameters: int) -> None:
+    def set(self, **parameters: int | str) -> None:
         for name, value in parameters.items():
             (self.PARAMETERS / name).write_text(str(value))

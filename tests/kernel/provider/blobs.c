@@ -50,10 +50,9 @@ static const u8 ek_prefix[] = {
 };
 
 #define MODULUS_SIZE 256
-#define EK_SIZE (sizeof(ek_prefix) + MODULUS_SIZE)
 #define UEFI_MM_SIZE 8
-#define SERVICES_SIZE ((1 + SERVICES) * ENTRY_SIZE + EK_SIZE + UEFI_MM_SIZE)
-static_assert(SERVICES_SIZE <= MANIFEST_MAX_SIZE);
+static_assert(sizeof(ek_prefix) + MODULUS_SIZE <= EK_MAX_SIZE);
+static_assert((1 + SERVICES) * ENTRY_SIZE + EK_MAX_SIZE + UEFI_MM_SIZE <= MANIFEST_MAX_SIZE);
 
 /* The TCB of a machine that was never updated: boot loader 9, SNP 23, microcode 72. */
 static void put_tcbs(u8 *report)
@@ -88,16 +87,20 @@ void encode_report(u8 *at, const struct report_fields *fields)
 }
 
 /* A modulus has its top bit set and is odd. Nobody holds the factors of this one. */
-static size_t encode_ek(u8 *at)
+static size_t encode_ek(u8 *at, const u8 *ek, size_t ek_size)
 {
 	u8 *modulus = at + sizeof(ek_prefix);
 
+	if (ek_size) {
+		memcpy(at, ek, ek_size);
+		return ek_size;
+	}
 	memcpy(at, ek_prefix, sizeof(ek_prefix));
 	modulus[0] = 0x80;
 	for (int i = 1; i < MODULUS_SIZE - 1; i++)
 		modulus[i] = 7 * i + 1;
 	modulus[MODULUS_SIZE - 1] = 0x01;
-	return EK_SIZE;
+	return sizeof(ek_prefix) + MODULUS_SIZE;
 }
 
 /* Version 0; Secure Boot is enabled. */
@@ -115,25 +118,25 @@ static void encode_entry(u8 *at, const guid_t *guid, u32 offset, u32 size)
 	put_unaligned_le32(size, at + 20);
 }
 
-static size_t encode_services(u8 *at)
+static size_t encode_services(u8 *at, const u8 *ek, size_t ek_size)
 {
-	const u32 ek = (1 + SERVICES) * ENTRY_SIZE;
-	const u32 uefi_mm = ek + EK_SIZE;
+	const u32 vtpm = (1 + SERVICES) * ENTRY_SIZE;
+	const u32 vtpm_size = encode_ek(at + vtpm, ek, ek_size);
+	const u32 uefi_mm = vtpm + vtpm_size;
+	const u32 size = uefi_mm + encode_uefi_mm(at + uefi_mm);
 
-	encode_entry(at, &services_guid, SERVICES_SIZE, SERVICES);
-	encode_entry(at + ENTRY_SIZE, &vtpm_guid, ek, EK_SIZE);
+	encode_entry(at, &services_guid, size, SERVICES);
+	encode_entry(at + ENTRY_SIZE, &vtpm_guid, vtpm, vtpm_size);
 	encode_entry(at + 2 * ENTRY_SIZE, &uefi_mm_guid, uefi_mm, UEFI_MM_SIZE);
-	encode_ek(at + ek);
-	encode_uefi_mm(at + uefi_mm);
-	return SERVICES_SIZE;
+	return size;
 }
 
-size_t encode_manifest(u8 *at, const guid_t *service)
+size_t encode_manifest(u8 *at, const guid_t *service, const u8 *ek, size_t ek_size)
 {
 	if (guid_is_null(service))
-		return encode_services(at);
+		return encode_services(at, ek, ek_size);
 	if (guid_equal(service, &vtpm_guid))
-		return encode_ek(at);
+		return encode_ek(at, ek, ek_size);
 	if (guid_equal(service, &uefi_mm_guid))
 		return encode_uefi_mm(at);
 	return 0;

@@ -8,7 +8,8 @@
 
 #define REPORT_SIZE 1184
 #define REPORT_DATA_SIZE 64
-#define MANIFEST_MAX_SIZE 512
+#define MANIFEST_MAX_SIZE 1024
+#define EK_MAX_SIZE 512
 
 struct report_fields {
 	u32 version;
@@ -22,8 +23,8 @@ void encode_report(u8 *at, const struct report_fields *fields);
 
 /*
  * Writes the manifest of a service, of all of them for the null GUID, and returns its size; 0 for
- * a service that is not offered.
+ * a service that is not offered. The vTPM's is `ek`, or one of our own making where that has no bytes.
  */
-size_t encode_manifest(u8 *at, const guid_t *service);
+size_t encode_manifest(u8 *at, const guid_t *service, const u8 *ek, size_t ek_size);
 
 #endif

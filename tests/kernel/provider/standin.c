@@ -87,11 +87,12 @@ static uint auxblob_size;
 module_param(auxblob_size, uint, 0644);
 MODULE_PARM_DESC(auxblob_size, "least bytes of auxblob: the certificates, padded with zeros");
 
-/* A certificate table, written and read as hexadecimal digits. */
+/* Bytes, a certificate table or a key, written and read as hexadecimal digits. */
 struct table {
 	size_t size;
 	u8 bytes[TABLE_MAX_SIZE];
 };
+static_assert(EK_MAX_SIZE <= TABLE_MAX_SIZE);
 
 static int table_set(const char *digits, const struct kernel_param *param)
 {
@@ -124,6 +125,17 @@ MODULE_PARM_DESC(svsm_certificates, "the certificate table of requests through t
 static struct table plain_certificates;
 module_param_cb(plain_certificates, &table_ops, &plain_certificates, 0644);
 MODULE_PARM_DESC(plain_certificates, "the certificate table of requests without the SVSM");
+
+static int ek_set(const char *digits, const struct kernel_param *param)
+{
+	return strcspn(digits, "\n") / 2 > EK_MAX_SIZE ? -EINVAL : table_set(digits, param);
+}
+
+static const struct kernel_param_ops ek_ops = { .set = ek_set, .get = table_get };
+
+static struct table ek;
+module_param_cb(ek, &ek_ops, &ek, 0644);
+MODULE_PARM_DESC(ek, "the TPMT_PUBLIC of the vTPM's EK; one that no TPM has where it is empty");
 
 static struct crypto_shash *sha512;
 
@@ -184,7 +196,7 @@ static int answer_through_svsm(struct tsm_report *report)
 
 	if (strcmp(desc->service_provider, "svsm") || desc->service_manifest_version)
 		return -EINVAL;
-	natural = encode_manifest(manifest, wrong_manifest ? &guid_null : &desc->service_guid);
+	natural = encode_manifest(manifest, wrong_manifest ? &guid_null : &desc->service_guid, ek.bytes, ek.size);
 	if (!natural)
 		return -EINVAL;
 	size = sized(manifest_size, natural);

@@ -1,4 +1,4 @@
-"""`python -m tests.kernel.rig [PYTEST ARGUMENTS]`: the tests of configfs-tsm, against a real kernel."""
+"""`python -m tests.kernel.rig [PYTEST ARGUMENTS]`: configfs-tsm and TPM devices, against a real kernel."""
 
 import fcntl
 import shlex
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import modules, packages
 from .guest import Guest, GuestError
+from .tpm import tpm_devices
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CACHE = REPOSITORY / ".run/kernel"
@@ -21,6 +22,8 @@ def tests() -> list[str]:
         "tests/kernel/test_ladder.py",
         *(str(path.relative_to(REPOSITORY)) for path in backend),
         "tests/kernel/test_lifecycle.py",
+        "tests/kernel/test_tpm_device.py",
+        "tests/kernel/test_vtpm.py",
     ]
 
 
@@ -51,12 +54,6 @@ def run_tests(release: str, arguments: list[str]) -> int:
     modules.unpack_modules(kernel, release, TEST_MODULES, loadable)
     (loadable / provider.name).write_bytes(provider.read_bytes())
     busybox = kernel / "bin/busybox"
-    guest = Guest(
-        kernel=kernel / f"boot/vmlinuz-{release}",
-        boot_modules=modules.unpack_modules(kernel, release, ROOT_MODULES, CACHE / "boot-modules"),
-        busybox=busybox,
-        folder=CACHE / "guest",
-    )
     environment = {
         "SVSM_ATTEST_KERNEL_MODULES": loadable,
         "SVSM_ATTEST_KERNEL_BUSYBOX": busybox,
@@ -67,9 +64,16 @@ def run_tests(release: str, arguments: list[str]) -> int:
     }
     settings = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in environment.items())
     pytest = "-m pytest --quiet --color=no -p no:cacheprovider"
-    return guest.run(
-        f"cd {shlex.quote(str(REPOSITORY))} && {settings} .venv/bin/python {pytest} {shlex.join(arguments)}"
-    )
+    job = f"cd {shlex.quote(str(REPOSITORY))} && {settings} .venv/bin/python {pytest} {shlex.join(arguments)}"
+    with tpm_devices() as devices:
+        guest = Guest(
+            kernel=kernel / f"boot/vmlinuz-{release}",
+            boot_modules=modules.unpack_modules(kernel, release, ROOT_MODULES, CACHE / "boot-modules"),
+            busybox=busybox,
+            folder=CACHE / "guest",
+            devices=devices,
+        )
+        return guest.run(job)
 
 
 if __name__ == "__main__":

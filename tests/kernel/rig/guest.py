@@ -30,7 +30,7 @@ class Guest:
     folder: Path
     devices: Sequence[str] = ()
     memory_mib: int = 1024
-    timeout_s: int = 600
+    timeout_s: int = 1200
 
     @property
     def console(self) -> Path:

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-TOOLS = ("qemu-system-x86", "cpio", "gcc-12", "make", "libelf1")  # libelf1: the kernel's objtool
+# libelf1: the kernel's objtool
+TOOLS = ("qemu-system-x86", "cpio", "gcc-12", "make", "libelf1", "swtpm", "tpm2-tools")
 SUITE = "bookworm"
 BACKPORTS = f"{SUITE}-backports"
 SOURCES = Path("/etc/apt")
