@@ -42,7 +42,7 @@ check: $(VENV)/.test ## format, lint, types, imports
 bench: $(VENV)/.test ## verifications per second beside the bare P-384 rate of the same run
 	$(BIN)/python benchmarks/verification.py
 
-kernel-test: $(VENV)/.test ## the configfs backend against a real kernel in QEMU
+kernel-test: $(VENV)/.test ## the configfs backend and the vTPM against a real kernel in QEMU
 	tests/kernel/run
 
 image-test: $(VENV)/.test ## build the container image and run it for real
