@@ -20,6 +20,14 @@ from app.wire.report import SIGNING_KEY_NONE, SIGNING_KEY_VCEK, SIGNING_KEY_VLEK
 
 # A genuine report that an SVSM bound to its EK, a key in that EK's TPM, and what that key signed.
 _PROVE_QUOTE = GENUINE | QUOTE | {CheckId.VTPM_BINDING, CheckId.VTPM_EK_TEMPLATE}
+# Where one of these fails, somebody else may speak as the SVSM and its TPM: whoever has a withdrawn
+# signer's key, a build that the policy denies, a host that debugs the VM, an agent that migrates it.
+_BELIE_QUOTE = {
+    CheckId.REVOCATION,
+    CheckId.MEASUREMENT,
+    CheckId.POLICY_DEBUG,
+    CheckId.POLICY_MIGRATE_MA,
+}
 _SIGNING_KEYS = {SIGNING_KEY_VCEK: "vcek", SIGNING_KEY_VLEK: "vlek", SIGNING_KEY_NONE: "none"}
 
 
@@ -90,7 +98,8 @@ def vtpm_claims(subject: Subject, findings: list[Finding]) -> dict[str, Any] | N
 
 def _proven_quote(subject: Subject, findings: list[Finding]) -> Quote | None:
     passed = {finding.check for finding in findings if finding.outcome is Outcome.PASSED}
-    return subject.quote if passed >= _PROVE_QUOTE else None
+    failed = {finding.check for finding in findings if finding.outcome is Outcome.FAILED}
+    return subject.quote if passed >= _PROVE_QUOTE and not failed & _BELIE_QUOTE else None
 
 
 def _quote_claims(subject: Subject, quote: Quote | None) -> dict[str, Any]:
