@@ -25,7 +25,9 @@ def test_the_round_trip_is_affirmed_and_says_that_it_is_simulated(cli: Cli) -> N
     assert lines[0].startswith("SIMULATED: ")
     steps = [line.split()[1] for line in lines if re.match(r"  [1-5] ", line)]
     assert steps == ["challenge", "key", "activate", "attest", "verify"]
-    links = re.findall(r"^(?:holds(?:, with a warning)?|not asked|broken)  +(\w+)(?: key)?  ", ended.out, re.MULTILINE)
+    links = re.findall(
+        r"^(?:holds(?:, with a warning)?|not asked|broken)  +(\w+)(?: key)?  ", ended.out, re.MULTILINE
+    )
     assert links == ["root", "signing", "report", "SVSM", "EK", "AK", "quote", "PCRs", "boot"]
     assert "broken" not in ended.out
     assert re.search(r"^holds +PCRs +24 of sha256: 0=[0-9a-f]{8}", ended.out, re.MULTILINE)
