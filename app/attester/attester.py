@@ -86,8 +86,9 @@ class Attester:
         if quote is None:
             return await self._collect(nonce, service, manifest_version)
         vtpm = self._demand_vtpm()
-        # Before the device is asked, which is the scarcer of the two.
-        session = Session(nonce, (await vtpm.ak(quote.key)).name, quote.channel)
+        # What stands in the way of a quote is found out before the device is asked, which is the scarcer.
+        ak = await vtpm.ak(quote.key, quote.pcrs, with_event_log=quote.with_event_log)
+        session = Session(nonce, ak.name, quote.channel)
         evidence = await self._collect(session.report_nonce, service, manifest_version)
 
         def qualifying(ak: TpmtPublic) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 
 from app.config import Settings
 from app.errors import ConfigError
+from app.evidence.simulator.backend import SimulatorBackend
 from app.main import create_app
 from app.wire import b64
 from app.wire.evidence import MEDIA_TYPE
@@ -135,6 +136,17 @@ def test_a_quote_with_everything_left_out(service: Service) -> None:
     assert part(document["quote"], "ak_public").algorithm == "P-256"
     assert list(document["quote"]["pcrs"]["sha256"]) == EVERY
     assert document["quote"]["event_log"] is None
+
+
+def test_a_quote_that_is_not_possible_costs_no_report(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(SimulatorBackend, "collect", lambda *_: asked.append(1))
+    answer = service.post("/attest", json={"nonce": TEXT, "quote": {"pcrs": {"sha512": [0]}}})
+    assert (answer.status_code, problem(answer)) == (503, "backend-unavailable")
+    assert answer.json()["cause"] == "tpm-bank-missing"  # as in COCONUT-SVSM's TPM
+    assert not asked
 
 
 def test_without_a_quote_nothing_has_changed(service: Service) -> None:

@@ -123,7 +123,7 @@ def test_a_key_that_changed_since_the_report_is_not_quoted_with() -> None:
     keys = [TpmtPublic.parse(area) for area in (SWTPM_EK, p256_ek())]
 
     class Changing(Vtpm):
-        async def ak(self, kind: AkKind) -> TpmtPublic:  # noqa: ARG002
+        async def ak(self, *_: object, **__: object) -> TpmtPublic:
             return keys[0]
 
         async def quote(self, kind, qualifying, selection, *, with_event_log):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG002

@@ -116,9 +116,20 @@ class Vtpm:
         """
         return await self._run("ek", partial(self._ek, creation_template(template)))
 
-    async def ak(self, kind: AkKind) -> TpmtPublic:
-        """The attestation key, which is made when it is first asked for. Raises as `ek`."""
-        return await self._run("ak", partial(self._ak, kind))
+    async def ak(
+        self, kind: AkKind, quotable: PcrSelection | None = None, *, with_event_log: bool = False
+    ) -> TpmtPublic:
+        """The attestation key, which is made when it is first asked for.
+
+        Args:
+            kind: which of them.
+            quotable: registers that are to be quoted later; what stands in the way of that is found out now.
+            with_event_log: the same for the event log.
+
+        Raises:
+            BackendError, RateLimitedError: as `ek` and `quote`.
+        """
+        return await self._run("ak", partial(self._ak, kind, quotable, with_event_log))
 
     async def hand_out(self, kind: AkKind, template: str) -> AttestationKey:
         """The attestation key and the EK, for a verifier to challenge. Raises as `ek`.
@@ -185,13 +196,23 @@ class Vtpm:
         with self._keys.loaded(tpm, template) as ek:
             return ek.public
 
-    def _ak(self, kind: AkKind, tpm: Tpm) -> TpmtPublic:
+    def _ak(
+        self,
+        kind: AkKind,
+        quotable: PcrSelection | None,
+        with_event_log: bool,  # noqa: FBT001  # by position, because partial() is
+        tpm: Tpm,
+    ) -> TpmtPublic:
+        if with_event_log:
+            self._event_log()
+        if quotable is not None:
+            tpm.pcr_read(quotable)
         with self._keys.loaded(tpm, kind.template) as ak:
             return ak.public
 
     def _hand_out(self, kind: AkKind, ek_template: bytes, tpm: Tpm) -> AttestationKey:
         ek = self._ek(ek_template, tpm)
-        ak = self._ak(kind, tpm)
+        ak = self._ak(kind, None, False, tpm)
         self._handed_out[kind] = self._keys.life
         return AttestationKey(ak, ek)
 

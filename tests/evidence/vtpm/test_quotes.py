@@ -9,6 +9,7 @@ import pytest
 from app.errors import BackendError, TpmUnavailableError
 from app.evidence.vtpm.ak_kind import AkKind
 from app.evidence.vtpm.quote_check import is_own_quote
+from app.evidence.vtpm.vtpm import Vtpm
 from app.tpm import handles
 from app.tpm.command import CommandCode
 from app.trust.credential import make_credential
@@ -92,6 +93,25 @@ def test_a_bank_that_the_tpm_has_not(vtpm: Bench) -> None:
     with pytest.raises(BackendError) as caught:
         quoted(vtpm, PcrSelection.of({"sha512": [0]}))
     assert caught.value.cause == "tpm-bank-missing"
+
+
+def test_what_stands_in_the_way_of_a_quote_is_found_out_before(vtpm: Bench) -> None:
+    def unreadable() -> bytes:
+        raise BackendError("event-log-unavailable", "it may not be read", "run as root")
+
+    service = Vtpm(lambda: vtpm.tap, name="swtpm", event_log=unreadable)
+    with pytest.raises(BackendError, match="it may not be read"):
+        vtpm.run(service.ak(AK, SOME, with_event_log=True))
+    expected = vtpm.run(service.ak(AK, SOME))
+    assert vtpm.tap.count(CommandCode.QUOTE) == 0
+    answer = bytes.fromhex("8001 0000001c 00000000 00000016 00000001 000d 03 000000 00000000")
+    read = CommandCode.PCR_READ.to_bytes(4, "big")
+    vtpm.tap.before = lambda command: answer if command[6:10] == read else None
+    with pytest.raises(BackendError) as caught:
+        vtpm.run(service.ak(AK, PcrSelection.of({"sha512": [0]})))
+    assert caught.value.cause == "tpm-bank-missing"
+    assert vtpm.run(service.ak(AK)) == expected
+    vtpm.run(service.aclose())
 
 
 def test_a_register_that_changes_meanwhile_is_read_again(vtpm: Bench) -> None:
