@@ -1,7 +1,8 @@
 """Attester and verifier behind a real socket, with the simulated processor within a test's reach."""
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ from app.config import Settings
 from app.evidence.simulator.backend import SimulatorBackend
 from app.evidence.vtpm.vtpm import Vtpm
 from app.main import create_app
-from tests.acceptance.tool_guest import Json, b64
+from tests.acceptance.tool_guest import Json, b64, unb64
 from tests.api.service import outcomes, problem, served
 
 ANSWERS_WITHIN_S = 120.0
@@ -52,14 +53,39 @@ class BothRoles:
 
 
 @contextlib.contextmanager
-def both_roles(settings: Settings, *, vtpm: Vtpm | None = None) -> Iterator[BothRoles]:
-    """The service on the simulator that the settings name, until the block ends."""
+def both_roles(
+    settings: Settings, *, reach: Callable[[SimulatorBackend], Vtpm] | None = None
+) -> Iterator[BothRoles]:
+    """The service on the simulator that the settings name, until the block ends.
+
+    `reach` says how the attester gets at the simulated VM's TPM, if not directly.
+    """
     simulator = make_simulator(settings)
-    app = create_app(settings, backend=simulator, vtpm=vtpm)
+    app = create_app(settings, backend=simulator, vtpm=reach(simulator) if reach else None)
     with served(app, settings.server_options()) as url:
         roles = BothRoles(url, simulator)
         with roles.client:
             yield roles
+
+
+def whole_round(roles: BothRoles, key: str = "p256", *, method: str = "activate") -> Json:
+    """Key, challenge, answer, evidence and verdict."""
+    ak = roles.ask("/ak", key=key)
+    challenge = roles.challenge(unb64(ak["ek_public"]), unb64(ak["ak_public"]), method=method)
+    activation = {"challenge": challenge["challenge"], **answered(roles, challenge, key)}
+    nonce = os.urandom(64)
+    evidence = roles.ask("/attest", nonce=b64(nonce), quote={"key": key})
+    return roles.verify(nonce, evidence, activation=activation)
+
+
+def answered(roles: BothRoles, challenge: Json, key: str = "p256") -> Json:
+    """What our attester answers to a challenge, as a verifier takes it."""
+    parts = ("method", "credential_blob", "encrypted_secret", "public_area", "duplicate", "encrypted_seed")
+    answer = roles.ask(
+        "/ak/activate", key=key, **{name: challenge[name] for name in parts if name in challenge}
+    )
+    answer.pop("ak_public", None)
+    return answer
 
 
 def objections(verdict: Json) -> dict[str, str]:
