@@ -1,5 +1,6 @@
 """What a relying party sends to have evidence appraised: evidence, and all that only itself knows."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import (
@@ -123,9 +124,6 @@ class AppraisalRequest(BaseModel):
 
     nonce: Nonce = Field(description="the nonce of the caller; of a bare report the expected REPORT_DATA")
     evidence: EvidenceDocument
-    pcrs: Pcrs | None = Field(
-        default=None, description="the registers that were to be quoted; null: those of the policy"
-    )
     activation: ChallengeAnswerDocument | None = Field(
         default=None, description="shows that attestation key and EK are in one TPM"
     )
@@ -139,7 +137,6 @@ class AppraisalRequest(BaseModel):
     def expectation(self) -> QuoteExpectation:
         """What the caller knows of the quote."""
         return QuoteExpectation(
-            pcrs=self.pcrs,
             channel=self.channel_binding.channel() if self.channel_binding else NO_CHANNEL,
             last_boot=self.last_boot.counters() if self.last_boot else None,
         )
@@ -159,3 +156,10 @@ class VerifyRequest(AppraisalRequest):
     policy: Annotated[
         str | dict[str, Any] | None, BeforeValidator(_name_or_document), WithJsonSchema(_POLICY_SCHEMA)
     ] = None
+    pcrs: Pcrs | None = Field(
+        default=None, description="the registers that were to be quoted; null: those of the policy"
+    )
+
+    def expectation(self) -> QuoteExpectation:
+        """What the caller knows of the quote; it may have asked for other registers than the policy does."""
+        return replace(super().expectation(), pcrs=self.pcrs)

@@ -96,6 +96,15 @@ def test_a_request_cannot_choose_the_policy(issuer: Service, folder: Path, polic
     assert records(folder) == before
 
 
+@pytest.mark.parametrize("pcrs", [{"sha256": [23]}, None])
+def test_nor_which_registers_are_to_be_quoted(issuer: Service, folder: Path, pcrs: Any) -> None:
+    nonce = fresh_nonce(issuer)
+    before = records(folder)
+    refused = ask(issuer, nonce, issuer.attest(nonce), pcrs=pcrs)
+    assert (problem(refused), refused.json()["pointer"]) == ("malformed-request", "/pcrs")
+    assert records(folder) == before
+
+
 def test_what_speaks_against_a_certificate_is_told(issuer: Service, folder: Path) -> None:
     nonce, before = fresh_nonce(issuer), records(folder)
     refused = ask(issuer, nonce, issuer.attest(new_nonce()))
