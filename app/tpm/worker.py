@@ -133,7 +133,7 @@ class TpmWorker:
     def _next(self) -> None:
         """Start the job that waits longest, if none runs."""
         while self._waiting and self._waiting[0].outcome.done():  # its caller is just being cancelled
-            self._waiting.popleft()
+            self._waiting.popleft().watchdog.cancel()
         if self._running is not None or not self._waiting:
             return
         request = self._running = self._waiting.popleft()
