@@ -33,7 +33,7 @@ def test_the_same_as_text_names_what_to_do_and_ends_with_the_verdict(cli: Cli, v
     )
     assert any(line.startswith("passed     snp.signature") for line in lines)
     assert any(line.startswith("warned     snp.measurement") and "Expected:" in line for line in lines)
-    assert "  snp.measurement  Compute or capture" in ended.out
+    assert "  snp.measurement  Compute the expected digest with `svsm-attest measure`" in ended.out
     assert "Root          ARK-Genoa (AMD's, pinned)" in ended.out
     assert "without --report-data nothing tells whether this is fresh" in ended.err
 
