@@ -34,11 +34,11 @@ def test_the_event_loop_goes_on_meanwhile(bench: Bench) -> None:
     async def scenario() -> None:
         bench.knobs.set("delay_ms", 300)
         task = start(new_backend(bench))
-        longest, last = 0.0, time.monotonic()
+        turns = 0
         while not task.done():
             await asyncio.sleep(0.001)
-            longest, last = max(longest, time.monotonic() - last), time.monotonic()
-        assert longest < 0.15
+            turns += 1
+        assert turns > 10  # some 250 on a quiet machine, 2 where the request holds the loop
 
     run(scenario())
 
