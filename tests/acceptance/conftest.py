@@ -1,10 +1,12 @@
 """Fixtures of the acceptance tests of quotes: the service over HTTP, and a VM made of tpm2-tools."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.acceptance.both_roles import BothRoles, both_roles
+from tests.acceptance.good_session import Good
 from tests.acceptance.tool_guest import ToolGuest
 from tests.api.services import SettingsMaker, new_settings
 from tests.interop.software_tpm import demand, software_tpm
@@ -25,3 +27,12 @@ def guest(roles: BothRoles, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     demand("tpm2_quote", "tpm2_activatecredential", "tpm2_import")
     with software_tpm(tmp_path_factory.mktemp("guest")) as tools:
         yield ToolGuest(tools, roles.report)
+
+
+@pytest.fixture(scope="module")
+def good(roles: BothRoles, guest: ToolGuest) -> Good:
+    """A session with P-256 keys."""
+    ek, ak, nonce = guest.ek("ecc"), guest.ak(), os.urandom(64)
+    made = Good(roles, guest, ek, ak, nonce, guest.evidence(nonce, ek.public, ak))
+    assert made.objections() == {}
+    return made
