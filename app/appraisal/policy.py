@@ -36,6 +36,7 @@ from app.wire.tcb import TcbVersion
 from app.wire.tpm.pcr import PCR_COUNT, PcrSelection
 
 MAX_LIST = 4096
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class _Section(BaseModel):
@@ -207,7 +208,7 @@ class Policy(_Section):
     """An appraisal policy with its reference values."""
 
     version: Annotated[int, Field(ge=1, le=1)]
-    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    id: Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
     root_of_trust: RootOfTrust = RootOfTrust()
     policy: Checks = Checks()
     reference_values: ReferenceValues = ReferenceValues()

@@ -1,9 +1,10 @@
 """The policies that a verifier knows by name."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from app.appraisal.policy import Policy, default_policy
+from app.appraisal.policy import NAME_PATTERN, Policy, default_policy
 from app.appraisal.policy_document import MAX_SIZE, parse_policy
 from app.errors import ConfigError, PolicyError
 
@@ -44,10 +45,14 @@ class PolicySet:
         Raises:
             PolicyError: no policy has this name.
         """
-        try:
-            return self._policies[name if name is not None else self.chosen]
-        except KeyError:
-            raise PolicyError("name", f"no policy is called {name!r}") from None
+        found = self._policies.get(name if name is not None else self.chosen)
+        if found is None:
+            # What is no name may be anything, and of any length: it is not repeated.
+            is_name = name is not None and re.fullmatch(NAME_PATTERN, name)
+            raise PolicyError(
+                "name", f"no policy is called {name!r}" if is_name else "no policy has this name"
+            )
+        return found
 
 
 def read_policy(path: Path) -> Policy:

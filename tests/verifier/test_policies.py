@@ -24,6 +24,9 @@ def test_policies_are_found_by_name_and_one_is_chosen() -> None:
     assert known.get("default") == default_policy()
     with pytest.raises(PolicyError, match="no policy is called 'other'"):
         known.get("other")
+    for no_name in ("", "other\n", "a" * 65, "<b>"):
+        with pytest.raises(PolicyError, match="no policy has this name"):
+            known.get(no_name)
 
 
 def test_a_document_may_replace_the_built_in_policy_but_not_another() -> None:
