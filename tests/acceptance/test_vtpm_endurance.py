@@ -7,9 +7,7 @@ event; nothing here is measured with a clock.
 import concurrent.futures
 import json
 import os
-import re
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,9 +28,9 @@ from tests.acceptance.both_roles import (
     refused,
     whole_round,
 )
+from tests.acceptance.own_process import children, serving
 from tests.acceptance.tool_guest import Json, b64, unb64
 from tests.api.services import SettingsMaker
-from tests.cli.command_line import COMMAND
 from tests.evidence.simulator.processes import WITHIN_S, has_ended, kill, swtpm_of
 from tests.interop.software_tpm import demand
 
@@ -288,38 +286,6 @@ def test_a_tpm_that_lies(new_settings: SettingsMaker, lie: bytes) -> None:
 # --- the service is killed ----------------------------------------------------------------------
 
 
-@contextmanager
-def serving(state: Path, log: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    """`svsm-attest serve` in a process of its own, and where it listens."""
-    chosen = {
-        "ALLOW_SIMULATOR": "true",
-        "SIMULATOR_STATE_DIR": str(state),
-        "STORE": str(log.parent / "store"),
-        "LOG_FORMAT": "json",
-    }
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SVSM_ATTEST_")}
-    environment = inherited | {f"SVSM_ATTEST_{name}": value for name, value in chosen.items()}
-    with (
-        log.open("wb") as stderr,
-        subprocess.Popen([COMMAND, "serve", "--port", "0"], stderr=stderr, env=environment) as process,
-    ):
-        try:
-            deadline = time.monotonic() + WITHIN_S
-            while not (found := re.search(r'"url": "(http://127\.0\.0\.1:\d+)"', log.read_text())):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            yield process, found[1]
-        finally:
-            process.kill()
-
-
-def children(pid: int) -> list[int]:
-    """Of all of its threads."""
-    found = (path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    return [int(child) for one in found for child in one]
-
-
 def test_the_service_is_killed_in_the_middle_of_a_command(simulator_state: Path, tmp_path: Path) -> None:
     """The TPM's process goes with it, and the next start has the same keys, and signs with them."""
     demand("swtpm")
@@ -327,8 +293,7 @@ def test_the_service_is_killed_in_the_middle_of_a_command(simulator_state: Path,
     keys: list[Json] = []
     for number in range(4):  # three ends in disorder would lock a TPM that counts them
         with (
-            serving(simulator_state, tmp_path / f"log{number}") as (process, url),
-            httpx.Client(base_url=url, timeout=WITHIN_S, trust_env=False) as caller,
+            serving(simulator_state, tmp_path / f"log{number}") as (process, caller),
         ):
             keys.append(caller.post("/ak", json={}).json())
             assert caller.post("/quote", json={"nonce": b64(bytes(64))}).status_code == 200
