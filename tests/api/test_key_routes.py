@@ -38,7 +38,7 @@ def test_a_key_in_every_form(service: Service, key: str) -> None:
     assert document["ek_name"] == "000b" + hashlib.sha256(ek.encode()).hexdigest()
     assert (document["key"], document["algorithm"]) == (key, KINDS[key])
     assert (document["backend"], document["simulated"]) == ("simulator", True)
-    assert ak.attributes == 0x00050072
+    assert ak.attributes == 0x00050472
     public = serialization.load_pem_public_key(document["pem"].encode())
     assert isinstance(public, {"p256": ec.EllipticCurvePublicKey, "rsa2048": rsa.RSAPublicKey}[key])
     assert keys_of(service, key) == document

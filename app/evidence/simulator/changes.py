@@ -13,6 +13,7 @@ from app.evidence.simulator.ek import EkSource
 from app.evidence.simulator.processor import CSP_ID, PARTS
 from app.evidence.simulator.vault import Vault
 from app.evidence.simulator.vek_profile import VekRequest
+from app.evidence.vtpm.ak_kind import ATTRIBUTES
 from app.wire.binding import expected_report_data
 from app.wire.bits import PlatformInfo
 from app.wire.event_log import EventLog
@@ -29,8 +30,6 @@ ReportChange = Callable[[AttestationReport], AttestationReport]
 _OTHER_CSP_ID = "CN=other.simulated.invalid"
 _AZURE_ABI_MINOR = 31
 _FIXED_TPM = 0x00000002
-# fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign: a key for quotes
-_AK_ATTRIBUTES = 0x00050072
 _RESTRICTED = 0x00010000
 _CODE = slice(6, 10)  # of a TPM command
 _CREATE_PRIMARY = bytes.fromhex("00000131")
@@ -208,7 +207,7 @@ def key_list(ek: EkSource, vault: Vault) -> bytes:
     point = vault.ec_key("AK", ec.SECP256R1()).public_key().public_numbers()
     ak = TpmtPublic(
         name_alg=alg.SHA256,
-        attributes=_AK_ATTRIBUTES,
+        attributes=ATTRIBUTES,
         auth_policy=b"",
         symmetric_bits=None,
         scheme=alg.ECDSA,
@@ -226,10 +225,10 @@ def movable_ek(ek: EkSource, _vault: Vault) -> bytes:
 
 def unrestricted(command: bytes) -> bytes:
     """A key that signs whatever it is given is made where the guest asked for an attestation key."""
-    template = command.find(_AK_ATTRIBUTES.to_bytes(4, "big"))
+    template = command.find(ATTRIBUTES.to_bytes(4, "big"))
     if command[_CODE] != _CREATE_PRIMARY or template < 0:
         return command
-    attributes = (_AK_ATTRIBUTES & ~_RESTRICTED).to_bytes(4, "big")
+    attributes = (ATTRIBUTES & ~_RESTRICTED).to_bytes(4, "big")
     return command[:template] + attributes + command[template + len(attributes) :]
 
 

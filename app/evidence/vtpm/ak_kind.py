@@ -4,8 +4,8 @@ Restricted signing keys: such a key signs nothing that starts like a statement o
 what the TPM stated. They are primary keys of the endorsement hierarchy, where the reset counters of
 a quote are plain numbers; and primary keys are derived from the TPM's seed, so that the same
 template gives the same key for as long as the EK stays.
-Sources: TCG TPM 2.0 Library, Part 1, 25 (restricted signing) and 36.7 (obfuscated counters);
-Part 2, TPMA_OBJECT (8.3).
+Sources: TCG TPM 2.0 Library, Part 1, 19.8 (dictionary attacks), 25 (restricted signing) and 36.7
+(obfuscated counters); Part 2, TPMA_OBJECT (8.3).
 """
 
 from enum import StrEnum
@@ -13,8 +13,10 @@ from enum import StrEnum
 from app.wire.tpm import algorithms as alg
 from app.wire.tpm import fields
 
-# fixedTPM fixedParent sensitiveDataOrigin userWithAuth restricted sign
-_ATTRIBUTES = 0x00050072
+# fixedTPM fixedParent sensitiveDataOrigin userWithAuth noDA restricted sign. Without noDA a TPM counts
+# every end without TPM2_Shutdown as a wrong password, and after three the key signs nothing for a while:
+# a VM that crashed a few times could not be attested. The password is empty: there is none to guess.
+ATTRIBUTES = 0x00050472
 _RSA_BITS = 2048
 
 
@@ -34,7 +36,7 @@ def _template(kind: int, scheme: int, parameters: bytes, unique: bytes) -> bytes
     return b"".join(
         (
             fields.p16(kind, alg.SHA256),
-            _ATTRIBUTES.to_bytes(4, "big"),
+            ATTRIBUTES.to_bytes(4, "big"),
             fields.to_tpm2b(b""),  # no policy: the empty password is enough to sign
             fields.p16(alg.NULL),  # no symmetric algorithm: it protects nothing
             fields.p16(scheme, alg.SHA256),

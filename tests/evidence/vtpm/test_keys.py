@@ -26,7 +26,7 @@ UNIQUES = {  # the TSS's own TPMU_PUBLIC_ID: sizes are little-endian, a coordina
     AkKind.P256: 2 * (b"\x20\0" + bytes(128)),
     AkKind.RSA2048: b"\0\1" + bytes(256),
 }
-ATTRIBUTES = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign"
+ATTRIBUTES = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|sign"
 
 
 @pytest.mark.parametrize("template", EKS)
@@ -72,6 +72,15 @@ def test_the_same_keys_come_back_after_a_restart_of_service_and_tpm(vtpm: Bench)
     vtpm.tpm.startup()
     assert vtpm.run(vtpm.vtpm.hand_out(AkKind.P256, "L-1")) == keys
     vtpm.run(other.aclose())
+
+
+def test_ends_without_a_shutdown_do_not_lock_the_key(vtpm: Bench) -> None:
+    """As of a VM that crashes: a TPM counts them against keys that could have a password."""
+    for _ in range(6):
+        vtpm.run(vtpm.vtpm.quote(AkKind.P256, qualify, SOME, with_event_log=False))
+        vtpm.run(vtpm.vtpm.hand_out(AkKind.RSA2048, "L-1"))
+        vtpm.peer.reboot()
+        vtpm.tpm.startup()
 
 
 def test_another_seed_gives_other_keys(vtpm: Bench) -> None:
