@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from app.evidence.configfs import REPORT_DIRECTORY
+from app.evidence.vtpm.event_log import EVENT_LOG
 
 CONFIGFS = REPORT_DIRECTORY.parent.parent
+SECURITYFS = EVENT_LOG.parent.parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,12 @@ class Kernel:
 
     def mount_configfs(self) -> None:
         self._run("mount", "-t", "configfs", "configfs", str(CONFIGFS))
+
+    def mount_securityfs(self) -> None:
+        self._run("mount", "-t", "securityfs", "securityfs", str(SECURITYFS))
+
+    def unmount_securityfs(self) -> None:
+        self._run("umount", str(SECURITYFS))
 
     def _run(self, *command: str) -> None:
         subprocess.run([self.busybox, *command], check=True, timeout=60)

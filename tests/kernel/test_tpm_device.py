@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import multiprocessing
 import os
 import select
+import signal
 import struct
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -17,20 +20,14 @@ from app.tpm import codes, handles
 from app.tpm.causes import TpmCause
 from app.tpm.client import Tpm
 from app.tpm.transport import DeviceTransport
+from tests.evidence.replay.bench import NOBODY
+from tests.kernel.tpm_devices import BARE, CREATE_EK, MANAGED, TIMEOUT_S, Host, loaded, tpm
 
-BARE, MANAGED = Path("/dev/tpm0"), Path("/dev/tpmrm0")
 BOTH = pytest.mark.parametrize("device", [BARE, MANAGED], ids=str)
 SLOTS = 3  # for loaded objects
-TIMEOUT_S = 60.0
 
 # TPM2_GetCapability: one property, the manufacturer.
 COMMAND = struct.pack(">HIIIII", 0x8001, 22, 0x17A, 6, 0x105, 1)
-
-
-@contextlib.contextmanager
-def tpm(device: Path) -> Iterator[Tpm]:
-    with contextlib.closing(DeviceTransport(device)) as channel:
-        yield Tpm(channel, timeout_s=TIMEOUT_S)
 
 
 @contextlib.contextmanager
@@ -55,11 +52,12 @@ def leak(device: Path) -> int:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
+def _nothing_is_left(tpm_hardware: None) -> Iterator[None]:
+    del tpm_hardware
     yield
     with tpm(BARE) as client:
         client.flush_all()
-        assert client.handles(handles.TRANSIENT) == ()
+    assert loaded() == ()
 
 
 @BOTH
@@ -96,15 +94,13 @@ def test_handles_are_the_tpms_own_or_virtual() -> None:
 def test_what_was_loaded_through_the_managed_device_goes_with_its_user() -> None:
     for _ in range(2 * SLOTS):
         leak(MANAGED)
-    with tpm(BARE) as client:
-        assert client.handles(handles.TRANSIENT) == ()
+    assert loaded() == ()
 
 
 def test_what_was_loaded_through_the_bare_device_stays_until_it_is_full() -> None:
     for number in range(SLOTS):
         leak(BARE)
-        with tpm(BARE) as client:
-            assert len(client.handles(handles.TRANSIENT)) == number + 1
+        assert len(loaded()) == number + 1
     with pytest.raises(TpmRefusedError) as caught:
         leak(BARE)
     assert caught.value.code == codes.OBJECT_MEMORY == 0x902
@@ -151,6 +147,42 @@ def test_a_command_that_the_tpm_does_not_know_spoils_nothing() -> None:
     with contextlib.closing(DeviceTransport(MANAGED)) as channel:
         assert channel.exchange(unknown, timeout_s=TIMEOUT_S)[6:10] != bytes(4)
         assert Tpm(channel, timeout_s=TIMEOUT_S).properties(0x105)
+
+
+@BOTH
+def test_only_root_may_use_them(device: Path) -> None:
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(TpmUnavailableError) as caught:
+            DeviceTransport(device)
+    finally:
+        os.seteuid(0)
+    assert (caught.value.cause, caught.value.errno) == (TpmCause.PERMISSION_DENIED, errno.EACCES)
+
+
+def hold(device: Path, sent: Connection) -> None:
+    """Have the TPM make a key, and wait for it."""
+    with opened(device) as descriptor:
+        os.write(descriptor, CREATE_EK)
+        sent.send(None)
+        wait(descriptor)
+
+
+@pytest.mark.parametrize(("device", "left"), [(MANAGED, 0), (BARE, 1)], ids=str)
+def test_a_user_that_is_killed_in_mid_command(device: Path, left: int) -> None:
+    sent, its_sent = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=hold, args=(device, its_sent))
+    with Host().frozen():
+        process.start()
+        assert sent.poll(TIMEOUT_S)
+        process.kill()
+        process.join(0.5)
+        assert process.exitcode is None  # the kernel lets it go only when the TPM is done
+    process.join(TIMEOUT_S)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(loaded()) == left
+    with tpm(device) as client:
+        client.flush(client.create_primary(handles.ENDORSEMENT, AkKind.RSA2048.template).handle)
 
 
 def test_what_is_no_device() -> None:

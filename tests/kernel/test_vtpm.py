@@ -6,11 +6,9 @@ nobody: of the report, the binding is judged and the endorsements are not.
 
 import asyncio
 import contextlib
-import json
+import errno
 import os
 import secrets
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,72 +17,28 @@ from typing import Any
 import pytest
 
 from app.api.pcr_fields import every_pcr
-from app.appraisal.appraise import appraise
-from app.appraisal.findings import CheckId, Finding, Outcome
-from app.appraisal.policy import default_policy
-from app.appraisal.quote import Quote, QuoteExpectation
-from app.appraisal.result import AttestationResult
-from app.assembly import make_backend, make_roots, make_vtpm
+from app.appraisal.findings import CheckId, Outcome
+from app.assembly import make_backend, make_vtpm
 from app.attester.attester import Attester, QuoteWish
 from app.attester.endorsement_key import LiveState
-from app.cli.roles import utc_now
 from app.config import Settings
 from app.errors import ChallengeRefusedError, TpmUnavailableError
 from app.evidence.vtpm.ak_kind import AkKind
 from app.tpm import handles
 from app.tpm.causes import TpmCause
-from app.tpm.client import Tpm
 from app.tpm.transport import DeviceTransport
-from app.trust.endorsements import Endorsements
 from app.verifier.key_challenges import ActivationAnswer, CertifyAnswer, ChallengeAnswer, KeyChallenges
-from app.verifier.single_use import MemorySingleUseStore
 from app.wire.evidence import Evidence, Service
 from app.wire.manifest import EkManifest, manifest_ek, parse_manifest
-from app.wire.report import AttestationReport
 from app.wire.tpm import algorithms as alg
 from app.wire.tpm.duplicate import ImportBlob
+from tests.evidence.replay.bench import NOBODY
+from tests.kernel.conftest import made_by_tools
 from tests.kernel.loadable import Provider
-from tests.kernel.test_tpm_device import BARE, MANAGED, TIMEOUT_S, tpm
+from tests.kernel.relying_party import Findings, judged, new_challenges, objections
+from tests.kernel.tpm_devices import BARE, CREATE_EK, MANAGED, TIMEOUT_S, loaded, tpm
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = pytest.mark.parametrize("kind", AkKind)
-NO_ENDORSEMENTS = Endorsements(
-    leaf=None, intermediate=None, root=None, crl=None, crl_why="not looked for", signature_valid=False
-)
-OF_THE_TPM = (
-    CheckId.REPORT_DATA,
-    CheckId.VMPL,
-    CheckId.VTPM_BINDING,
-    CheckId.VTPM_EK_TEMPLATE,
-    CheckId.VTPM_AK,
-    CheckId.VTPM_AK_BINDING,
-    CheckId.QUOTE_SIGNATURE,
-    CheckId.QUOTE_NONCE,
-    CheckId.QUOTE_SELECTION,
-    CheckId.QUOTE_DIGEST,
-    CheckId.VTPM_EVENT_LOG,
-)
-
-
-@pytest.fixture(scope="module")
-def ek(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The EK as tpm2_createek makes it, by template L-1 as an SVSM does: a bare TPMT_PUBLIC."""
-    folder = tmp_path_factory.mktemp("ek")
-    return made_by_tools(folder, "rsa")
-
-
-def made_by_tools(folder: Path, algorithm: str) -> bytes:
-    command = ["tpm2_createek", "-c", "ek.ctx", "-G", algorithm, "-u", "ek.pub", "-f", "tpmt"]
-    environment = {**os.environ, "TPM2TOOLS_TCTI": f"device:{MANAGED}"}
-    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=TIMEOUT_S)
-    return (folder / "ek.pub").read_bytes()
-
-
-@pytest.fixture
-def svsm(provider: Provider, ek: bytes) -> Provider:
-    """A provider that vouches for this TPM's EK."""
-    provider.set(ek=ek.hex())
-    return provider
 
 
 @contextlib.asynccontextmanager
@@ -103,10 +57,6 @@ def wish(kind: AkKind) -> QuoteWish:
     return QuoteWish(key=kind, pcrs=every_pcr(), with_event_log=True)
 
 
-def new_challenges() -> KeyChallenges:
-    return KeyChallenges(MemorySingleUseStore(8), lifetime_s=600, clock=utc_now)
-
-
 async def answered(
     challenges: KeyChallenges, attester: Attester, evidence: Evidence, kind: AkKind, *, by_import: bool
 ) -> ChallengeAnswer:
@@ -121,36 +71,6 @@ async def answered(
         made = await attester.certify(kind, challenge.blob)
         return CertifyAnswer.parse(challenge.id, made.certify_info, made.signature)
     return ActivationAnswer(challenge.id, await attester.activate(kind, challenge.blob))
-
-
-async def judged(
-    nonce: bytes, evidence: Evidence, challenges: KeyChallenges, answer: ChallengeAnswer
-) -> AttestationResult:
-    assert evidence.manifest is not None
-    assert evidence.quote is not None
-    return appraise(
-        report=AttestationReport.parse(evidence.report),
-        manifest=parse_manifest(evidence.manifest),
-        manifest_bytes=evidence.manifest,
-        nonce=nonce,
-        endorsements=NO_ENDORSEMENTS,
-        roots=make_roots(Settings()),
-        policy=default_policy(),
-        at=utc_now(),
-        quote=Quote.parse(evidence.quote),
-        expectation=QuoteExpectation(key_proof=await challenges.resolve(answer)),
-    )
-
-
-def findings(result: AttestationResult) -> dict[CheckId, Finding]:
-    return {finding.check: finding for finding in result.findings}
-
-
-def nothing_is_left() -> bool:
-    """No key and no session: seen past the resource manager, which hides those of others."""
-    with tpm(BARE) as client:
-        kinds = (handles.TRANSIENT, handles.LOADED_SESSIONS, handles.POLICY_SESSIONS)
-        return not any(client.handles(kind) for kind in kinds)
 
 
 def test_the_manifest_is_the_ek_of_the_tools(svsm: Provider, ek: bytes) -> None:
@@ -175,23 +95,22 @@ def test_the_manifest_is_the_ek_of_the_tools(svsm: Provider, ek: bytes) -> None:
 def test_report_key_and_quote_in_one_session(svsm: Provider, kind: AkKind, *, by_import: bool) -> None:
     nonce, challenges, calls = secrets.token_bytes(64), new_challenges(), svsm.calls
 
-    async def go() -> AttestationResult:
+    async def go() -> Findings:
         async with attesting() as attester:
             evidence = await attester.attest(nonce, Service.VTPM, quote=wish(kind))
             answer = await answered(challenges, attester, evidence, kind, by_import=by_import)
             return await judged(nonce, evidence, challenges, answer)
 
-    found = findings(asyncio.run(go()))
-    assert {check: found[check].outcome for check in OF_THE_TPM} == dict.fromkeys(OF_THE_TPM, Outcome.PASSED)
+    assert objections(asyncio.run(go())) == {}
     assert svsm.calls == calls + 1  # the device was asked for one report
-    assert nothing_is_left()
+    assert loaded() == ()
 
 
 def test_a_session_takes_its_own_nonce(svsm: Provider) -> None:
     assert svsm.loaded
     nonce, challenges = secrets.token_bytes(64), new_challenges()
 
-    async def go() -> tuple[AttestationResult, AttestationResult]:
+    async def go() -> tuple[Findings, Findings]:
         async with attesting() as attester:
             evidence = await attester.attest(nonce, Service.VTPM, quote=wish(AkKind.P256))
             results = []
@@ -200,7 +119,7 @@ def test_a_session_takes_its_own_nonce(svsm: Provider) -> None:
                 results.append(await judged(claimed, evidence, challenges, answer))
             return results[0], results[1]
 
-    right, wrong = (findings(result) for result in asyncio.run(go()))
+    right, wrong = asyncio.run(go())
     for check in (CheckId.REPORT_DATA, CheckId.QUOTE_NONCE):
         assert (right[check].outcome, wrong[check].outcome) == (Outcome.PASSED, Outcome.FAILED)
 
@@ -209,7 +128,7 @@ def test_the_quote_of_another_session_does_not_fit(svsm: Provider) -> None:
     assert svsm.loaded
     nonce, challenges = secrets.token_bytes(64), new_challenges()
 
-    async def go() -> AttestationResult:
+    async def go() -> Findings:
         async with attesting() as attester:
             one = await attester.attest(nonce, Service.VTPM, quote=wish(AkKind.P256))
             other = await attester.attest(secrets.token_bytes(64), Service.VTPM, quote=wish(AkKind.P256))
@@ -217,7 +136,7 @@ def test_the_quote_of_another_session_does_not_fit(svsm: Provider) -> None:
             answer = await answered(challenges, attester, mixed, AkKind.P256, by_import=False)
             return await judged(nonce, mixed, challenges, answer)
 
-    found = findings(asyncio.run(go()))
+    found = asyncio.run(go())
     assert found[CheckId.QUOTE_NONCE].outcome is Outcome.FAILED
     assert found[CheckId.QUOTE_SIGNATURE].outcome is Outcome.PASSED
 
@@ -238,7 +157,7 @@ def test_a_challenge_for_another_ek_is_not_solved(svsm: Provider, tmp_path: Path
                 await attester.activate(AkKind.P256, challenge.blob)
 
     asyncio.run(go())
-    assert nothing_is_left()
+    assert loaded() == ()
 
 
 def test_a_manifest_that_is_not_this_tpms_is_told(provider: Provider) -> None:
@@ -261,8 +180,8 @@ def test_registers_that_are_extended_show_in_the_next_quote(svsm: Provider) -> N
             for _ in range(2):
                 quoted = await attester.quote(secrets.token_bytes(64), wish(AkKind.P256))
                 values.append(quoted.quote.pcrs.get(alg.SHA256, 16))
-                with contextlib.closing(DeviceTransport(MANAGED)) as channel:
-                    Tpm(channel, timeout_s=TIMEOUT_S).pcr_extend(16, {alg.SHA256: b"\x5a" * 32})
+                with tpm(MANAGED) as other:
+                    other.pcr_extend(16, {alg.SHA256: b"\x5a" * 32})
             return values[0], values[1]
 
     before, after = asyncio.run(go())
@@ -280,7 +199,43 @@ def test_many_rounds_leave_nothing_in_the_tpm(svsm: Provider) -> None:
     calls = svsm.calls
     asyncio.run(go())
     assert svsm.calls == calls + rounds
-    assert nothing_is_left()
+    assert loaded() == ()
+
+
+def test_the_ek_is_that_of_the_svsms_command(ek: bytes) -> None:
+    with contextlib.closing(DeviceTransport(MANAGED)) as channel:
+        answer = channel.exchange(CREATE_EK, timeout_s=TIMEOUT_S)
+    assert answer[6:10] == bytes(4)
+    assert answer[20 : 20 + len(ek)] == ek
+    assert loaded() == ()
+
+
+def test_what_others_left_behind_gives_way(svsm: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a resource manager nobody else takes it out."""
+    assert svsm.loaded
+    monkeypatch.setenv("SVSM_ATTEST_TPM_DEVICE", str(BARE))
+    for _ in range(3):
+        with tpm(BARE) as other:
+            other.create_primary(handles.ENDORSEMENT, AkKind.P256.template)
+    assert len(loaded()) == 3
+
+    async def go() -> None:
+        async with attesting() as attester:
+            await attester.attest(secrets.token_bytes(64), Service.VTPM, quote=wish(AkKind.P256))
+
+    asyncio.run(go())
+    assert loaded() == ()
+
+
+async def quote_failure(attester: Attester) -> TpmUnavailableError:
+    """Why there are no quotes; that is said in the probe, too, which finds the machine ready."""
+    with pytest.raises(TpmUnavailableError) as caught:
+        await attester.quote(secrets.token_bytes(64), wish(AkKind.P256))
+    probe = await attester.probe()
+    (check,) = (check for check in probe.checks if check.name == "vtpm")
+    assert check.detail == f"report-only, no quotes: {caught.value.reason}"
+    assert (check.ok, check.remedy) == (True, caught.value.remedy)
+    return caught.value
 
 
 def test_without_the_device_there_are_reports(svsm: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,48 +245,40 @@ def test_without_the_device_there_are_reports(svsm: Provider, monkeypatch: pytes
     async def go() -> None:
         async with attesting() as attester:
             assert (await attester.attest(secrets.token_bytes(64), Service.VTPM)).report
-            probe = await attester.probe()
-            assert probe.ready
-            assert "report-only" in next(check.detail for check in probe.checks if check.name == "vtpm")
-            with pytest.raises(TpmUnavailableError) as caught:
-                await attester.quote(secrets.token_bytes(64), wish(AkKind.P256))
-            assert caught.value.cause == TpmCause.MISSING
+            assert (await quote_failure(attester)).cause == TpmCause.MISSING
+            assert (await attester.probe()).ready
 
     asyncio.run(go())
 
 
-def selftest(folder: Path) -> tuple[int, dict[str, str], str]:
-    """Status, and what became of each line."""
-    options = ("--offline", "--store", str(folder / "store"), "--json")
-    # What the rig tells its tests would be unknown settings to the program.
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("SVSM_ATTEST_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "app.cli", "selftest", *options],
-        cwd=REPOSITORY,
-        env=plain,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=4 * TIMEOUT_S,
-    )
-    checks = json.loads(done.stdout)["checks"]
-    return done.returncode, {check["name"]: check["status"] for check in checks}, done.stdout
-
-
-def test_the_selftest_passes(svsm: Provider, tmp_path: Path) -> None:
+def test_while_the_device_is_in_use_there_are_reports(
+    svsm: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert svsm.loaded
-    status, lines, shown = selftest(tmp_path)
-    assert status == 0, shown
-    expected = (
-        *("vtpm", "vtpm.quote", "attestation", "manifest", "vtpm.live_ek", "vtpm.ak_import"),
-        *(check.value for check in OF_THE_TPM),
-    )
-    assert {name: lines.get(name) for name in expected} == dict.fromkeys(expected, "ok"), shown
-    assert lines["certificates"] == "skip"  # nobody signed, and nobody may be asked
-    assert nothing_is_left()
+    monkeypatch.setenv("SVSM_ATTEST_TPM_DEVICE", str(BARE))
+
+    async def go() -> None:
+        async with attesting() as attester:
+            with tpm(BARE):
+                assert (await attester.attest(secrets.token_bytes(64), Service.VTPM)).report
+                assert (await quote_failure(attester)).cause == TpmCause.IN_USE
+                assert (await attester.probe()).ready
+            await attester.attest(secrets.token_bytes(64), Service.VTPM, quote=wish(AkKind.P256))
+
+    asyncio.run(go())
 
 
-def test_the_selftest_finds_a_tpm_that_is_not_the_svsms(provider: Provider, tmp_path: Path) -> None:
-    assert provider.loaded
-    status, lines, shown = selftest(tmp_path)
-    assert (status, lines["vtpm.live_ek"]) == (1, "fail"), shown
+def test_an_ordinary_user_is_told_about_the_device(svsm: Provider) -> None:
+    assert svsm.loaded
+
+    async def go() -> TpmUnavailableError:
+        async with attesting() as attester:
+            return await quote_failure(attester)
+
+    os.seteuid(NOBODY)
+    try:
+        error = asyncio.run(go())
+    finally:
+        os.seteuid(0)
+    assert (error.cause, error.errno) == (TpmCause.PERMISSION_DENIED, errno.EACCES)
+    assert error.remedy.startswith("Let the service's user open the device")

@@ -21,14 +21,22 @@ class GuestError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """More of it than two serial lines and the files: QEMU arguments, and the open descriptors they name."""
+
+    arguments: Sequence[str] = ()
+    descriptors: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """What to boot. `devices` are QEMU arguments for hardware beyond the two serial lines and the files."""
+    """What to boot."""
 
     kernel: Path
     boot_modules: Sequence[Path]
     busybox: Path
     folder: Path
-    devices: Sequence[str] = ()
+    hardware: Hardware
     memory_mib: int = 1024
     timeout_s: int = 1200
 
@@ -42,6 +50,11 @@ class Guest:
         """What the job printed."""
         return self.folder / "job.log"
 
+    @property
+    def complaints(self) -> Path:
+        """What QEMU itself said."""
+        return self.folder / "qemu.log"
+
     def run(self, job: str) -> int:
         """Runs a shell command line in the host's files as the guest sees them; returns its exit status.
 
@@ -53,13 +66,18 @@ class Guest:
         self.folder.mkdir(parents=True, exist_ok=True)
         initramfs = self._pack(job)
         self.console.unlink(missing_ok=True)
-        with subprocess.Popen(
-            self._command(initramfs),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        ) as machine:
+        with (
+            self.complaints.open("w") as complaints,
+            subprocess.Popen(
+                self._command(initramfs),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                pass_fds=tuple(self.hardware.descriptors),
+                text=True,
+                errors="replace",
+            ) as machine,
+        ):
             try:
                 status = self._pass_on(machine.stdout or ())
             except BaseException:  # the machine has a process group of its own, and hears no Ctrl-C
@@ -67,12 +85,17 @@ class Guest:
                 raise
         console = self.console.read_text(errors="replace") if self.console.exists() else ""
         if machine.returncode == TIMED_OUT:
-            raise GuestError(f"the guest did not come to an end within {self.timeout_s} s" + _tail(console))
+            raise self._error(f"the guest did not come to an end within {self.timeout_s} s", console)
         if status is None:
-            raise GuestError("the guest ended without handing out a status" + _tail(console))
+            raise self._error("the guest ended without handing out a status", console)
         if KERNEL_COMPLAINT.search(console):
-            raise GuestError("the guest's kernel complained" + _tail(console))
+            raise self._error("the guest's kernel complained", console)
         return status
+
+    def _error(self, reason: str, console: str) -> GuestError:
+        tail = "\n".join(line.rstrip() for line in console.splitlines()[-CONSOLE_TAIL:])
+        said = self.complaints.read_text(errors="replace")
+        return GuestError(f"{reason}; QEMU said:\n{said}the last lines of the guest's console:\n{tail}")
 
     def _pass_on(self, lines: Iterable[str]) -> int | None:
         """Passes on what the job prints, but for the last line, if that is its status."""
@@ -115,10 +138,5 @@ class Guest:
             *("-append", "console=ttyS0 loglevel=5 oops=panic panic=-1 mitigations=off"),
             *("-serial", f"file:{self.console}", "-serial", "stdio"),
             *("-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
-            *self.devices,
+            *self.hardware.arguments,
         ]
-
-
-def _tail(console: str) -> str:
-    lines = [line.rstrip() for line in console.splitlines()[-CONSOLE_TAIL:]]
-    return "; the last lines of its console:\n" + "\n".join(lines)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# libelf1: the kernel's objtool
-TOOLS = ("qemu-system-x86", "cpio", "gcc-12", "make", "libelf1", "swtpm", "tpm2-tools")
+TOOLS = ("qemu-system-x86", "cpio", "gcc-12", "make", "libelf1")  # libelf1: the kernel's objtool
+TPM_TOOLS = ("swtpm", "tpm2-tools")
 SUITE = "bookworm"
 BACKPORTS = f"{SUITE}-backports"
 SOURCES = Path("/etc/apt")
@@ -19,11 +19,11 @@ class UnavailableError(Exception):
     """The reason why the rig cannot be had on this machine. It says nothing about the code under test."""
 
 
-def install_tools() -> None:
-    """Installs the tools that are missing; needs root only then."""
+def install(tools: Sequence[str]) -> None:
+    """Installs those of the packages that are missing; needs root only then."""
     if shutil.which("dpkg-query") is None:
         raise UnavailableError("the rig is made of Debian packages, and this is not Debian")
-    missing = [name for name in TOOLS if not _is_installed(name)]
+    missing = [name for name in tools if not _is_installed(name)]
     if missing:
         apt = [*_as_root(missing), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--yes"]
         _say(f"installing {', '.join(missing)}")
