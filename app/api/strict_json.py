@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 MAX_DEPTH = 32
 MAX_VALUES = 0x10000  # a policy with every list full has fewer
 _MAX_DIGITS = 20  # as many as 2**64 - 1 has
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+# Possessive, and at peace with a string that never ends: every character is looked at once, whatever the text.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 
 

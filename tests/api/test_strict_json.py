@@ -66,6 +66,11 @@ def test_arbitrary_bytes_raise_nothing_but_a_value_error(raw: bytes) -> None:
         (b'{"\\udfff": 1}', "half of a surrogate pair"),
         (b"[" * 10_000, "nested deeper"),
         (b"[" * 1_000_000, "more than 65536 values"),
+        # A string that never ends takes no longer to be refused than any other megabyte.
+        (b"[" * 33 + b'"' + b'\\"' * 500_000, "nested deeper"),
+        (b"[]," * 33 + b'"' + b'\\"' * 500_000, "not JSON"),
+        (b"[]," * 33 + b'"' + b"\\" * 999_999, "not JSON"),
+        (b"[]," * 33 + b'"\\\n' * 300_000, "not JSON"),
         (b'{"a":' * 40 + b"1" + b"}" * 40, "nested deeper"),
         (b"[" + b"0," * MAX_VALUES + b"0]", "more than 65536 values"),
         (b"[" + b"{}," * MAX_VALUES + b"0]", "more than 65536 values"),
