@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 MAX_DEPTH = 32
 MAX_VALUES = 0x10000  # a policy with every list full has fewer
 _MAX_DIGITS = 20  # as many as 2**64 - 1 has
-# Possessive, and at peace with a string that never ends: every character is looked at once, whatever the text.
+# Possessive, and content with a string that never ends: every character of any text is looked at once.
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 
